@@ -1,0 +1,1 @@
+"""Rents a machine, uploads, runs the trainer there, fetches what it made and gives everything back."""

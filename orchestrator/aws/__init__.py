@@ -1,0 +1,1 @@
+"""The AWS adapter: the one place that knows boto3."""

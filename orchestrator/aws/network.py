@@ -1,0 +1,78 @@
+"""The network: default VPC and subnets, security groups, the caller's address, and what of ours still
+exists in a region.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from orchestrator.aws.errors import translated
+from orchestrator.aws.requests import allow_ssh, create_security_group, filters
+from orchestrator.errors import AlreadyExists, CloudRefused, NotYetVisible
+from orchestrator.resources import Network, SecurityGroup, Subnet
+
+
+def default_network(ec2: Any) -> Network | None:
+    """The default VPC with its default subnets, or `None` if the account has none in the region."""
+    with translated("looking up the default VPC"):
+        vpcs = ec2.describe_vpcs(Filters=filters({"is-default": ("true",)}))["Vpcs"]
+        if not vpcs:
+            return None
+        vpc_id = vpcs[0]["VpcId"]
+        wanted = filters({"vpc-id": (vpc_id,), "default-for-az": ("true",)})
+        told = ec2.describe_subnets(Filters=wanted)["Subnets"]
+    return Network(vpc_id, tuple(_subnet(entry) for entry in told))
+
+
+def regions(ec2: Any) -> tuple[str, ...]:
+    """Regions enabled for the account."""
+    with translated("listing the regions"):
+        return tuple(sorted(entry["RegionName"] for entry in ec2.describe_regions()["Regions"]))
+
+
+def caller_address(answer: str) -> str:
+    """The public IPv4 address that an echo service answered."""
+    try:
+        address = ipaddress.IPv4Address(answer)
+    except ValueError:
+        address = None
+    if address is None or not address.is_global:
+        raise CloudRefused(
+            f"asking for your public address: {answer[:50]!r} is no public IPv4 address; "
+            "set ingress_cidr in the run spec"
+        )
+    return str(address)
+
+
+def create_group(creator: Any, name: str, *, vpc_id: str, tags: Mapping[str, str]) -> str:
+    """Create an empty group; returns its id. `AlreadyExists` if the name is taken."""
+    with translated(f"creating the security group {name}"):
+        told = creator.create_security_group(**create_security_group(name, vpc_id=vpc_id, tags=tags))
+    return told["GroupId"]
+
+
+def admit(ec2: Any, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> SecurityGroup:
+    """Admit `cidr` on TCP port 22; already so is fine. `NotYetVisible` if the group is not seen yet."""
+    opening = translated(f"opening port 22 of {group_id} to {cidr}", missing=NotYetVisible)
+    with suppress(AlreadyExists), opening:
+        ec2.authorize_security_group_ingress(**allow_ssh(group_id, cidr=cidr, tags=tags))
+    with translated(f"looking at {group_id}", missing=NotYetVisible):
+        told = ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
+    return SecurityGroup(group_id=group_id, name=told["GroupName"], ingress_cidr=cidr)
+
+
+def delete_group(ec2: Any, group_id: str) -> None:
+    """Delete by id. `StillInUse` while an interface is in it."""
+    with translated(f"deleting {group_id}"):
+        ec2.delete_security_group(GroupId=group_id)
+
+
+def _subnet(told: Mapping[str, Any]) -> Subnet:
+    return Subnet(
+        subnet_id=told["SubnetId"],
+        zone=told["AvailabilityZone"],
+        zone_id=told.get("AvailabilityZoneId", ""),
+        free_addresses=told["AvailableIpAddressCount"],
+        public=told["MapPublicIpOnLaunch"],
+    )

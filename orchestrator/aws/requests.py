@@ -1,0 +1,131 @@
+"""Pure builders: what we want, as the dictionaries that EC2 and the price list take."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.resources import MANAGED_BY, LaunchRequest, Market
+
+_SSH_PORT = 22
+_PRICED = {
+    "operatingSystem": "Linux",
+    "tenancy": "Shared",
+    "preInstalledSw": "NA",
+    "capacitystatus": "Used",
+    "marketoption": "OnDemand",
+}
+
+
+def filters(wanted: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """EC2's filters: any of the values, for every name."""
+    return [{"Name": name, "Values": list(values)} for name, values in wanted.items()]
+
+
+def ours(run_id: str | None) -> dict[str, Sequence[str]]:
+    """What `filters` is to be given to find everything of ours, or of one run."""
+    mine: dict[str, Sequence[str]] = {"tag:managed-by": (MANAGED_BY,)}
+    return mine if run_id is None else mine | {"tag:run-id": (run_id,)}
+
+
+def tagging(kinds: Sequence[str], tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Tags for each of the resource types that a call creates."""
+    pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+    return [{"ResourceType": kind, "Tags": pairs} for kind in kinds]
+
+
+def create_security_group(name: str, *, vpc_id: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """CreateSecurityGroup, of an empty group."""
+    return {
+        "GroupName": name,
+        "Description": "launch-and-train: SSH from the caller's address to one rented instance",
+        "VpcId": vpc_id,
+        "TagSpecifications": tagging(("security-group",), tags),
+    }
+
+
+def allow_ssh(group_id: str, *, cidr: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """AuthorizeSecurityGroupIngress, of TCP port 22 for `cidr`."""
+    rule = {
+        "IpProtocol": "tcp",
+        "FromPort": _SSH_PORT,
+        "ToPort": _SSH_PORT,
+        "IpRanges": [{"CidrIp": cidr, "Description": "the caller"}],
+    }
+    return {
+        "GroupId": group_id,
+        "IpPermissions": [rule],
+        "TagSpecifications": tagging(("security-group-rule",), tags),
+    }
+
+
+def import_key_pair(name: str, *, public_openssh: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """ImportKeyPair."""
+    return {
+        "KeyName": name,
+        "PublicKeyMaterial": public_openssh.encode("ascii"),
+        "TagSpecifications": tagging(("key-pair",), tags),
+    }
+
+
+def run_instances(request: LaunchRequest) -> dict[str, Any]:
+    """RunInstances, of one instance that ends itself when it shuts down."""
+    return {
+        "ClientToken": request.client_token,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ImageId": request.image.image_id,
+        "InstanceType": request.instance_type,
+        "KeyName": request.key_name,
+        "UserData": request.user_data,
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpEndpoint": "enabled",
+            "HttpPutResponseHopLimit": 1,
+        },
+        "BlockDeviceMappings": [_root_volume(request)],
+        # The address is asked for here, whatever the subnet's own setting is.
+        "NetworkInterfaces": [
+            {
+                "DeviceIndex": 0,
+                "SubnetId": request.subnet_id,
+                "Groups": [request.group_id],
+                "AssociatePublicIpAddress": True,
+                "DeleteOnTermination": True,
+            }
+        ],
+        # Without this an open reservation of somebody else's may be used up.
+        "CapacityReservationSpecification": {"CapacityReservationPreference": "none"},
+        **_market(request.market),
+        "TagSpecifications": tagging(_tagged_kinds(request.market), request.tags),
+    }
+
+
+def price_filters(instance_type: str, *, region: str) -> list[dict[str, str]]:
+    """The price list's filters for the on-demand price of a type: Linux, shared tenancy."""
+    wanted = {"instanceType": instance_type, "regionCode": region, **_PRICED}
+    return [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+
+
+def _root_volume(request: LaunchRequest) -> dict[str, Any]:
+    return {
+        # Another name than the image's would attach a second volume and leave the root as small as it was.
+        "DeviceName": request.image.root_device_name,
+        "Ebs": {
+            "VolumeSize": request.volume_gib,
+            "VolumeType": "gp3",
+            "Encrypted": True,
+            "DeleteOnTermination": True,
+        },
+    }
+
+
+def _market(market: Market) -> dict[str, Any]:
+    if market is Market.ON_DEMAND:
+        return {}
+    spot = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+    return {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": spot}}
+
+
+def _tagged_kinds(market: Market) -> tuple[str, ...]:
+    kinds = ("instance", "volume", "network-interface")
+    return kinds if market is Market.ON_DEMAND else (*kinds, "spot-instances-request")

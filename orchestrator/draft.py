@@ -1,0 +1,55 @@
+"""Everything that is decided before money is spent: network and data checked by the trainer, the cloud
+surveyed, the upload listed, the plan made. Changes nothing anywhere.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from orchestrator.errors import UsageError
+from orchestrator.inputs import Inputs, check_inputs, local_data
+from orchestrator.manifest import build_manifest
+from orchestrator.packaged import packaged, trainer_package
+from orchestrator.plan import Plan, make_plan, new_run_id
+from orchestrator.ports import CloudReader
+from orchestrator.resources import Stage
+from orchestrator.spec import RunSpec
+from orchestrator.survey import survey
+from orchestrator.telling import Telling
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A plan and the inputs it was made for."""
+
+    plan: Plan
+    inputs: Inputs
+
+
+def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling) -> Draft:
+    """Plan `spec`. What only the user can mend rises as `UsageError`."""
+    with telling.stage(Stage.CHECK, "network and data") as say:
+        inputs = _inputs(spec)
+        say(f"{inputs.summary.samples:,} samples × {inputs.summary.features:,} features")
+    with telling.stage(Stage.PLAN, "image, prices, quota, files") as say:
+        facts = survey(reader, spec, telling.clock)
+        manifest = build_manifest(
+            project=spec.project,
+            trainer=trainer_package(),
+            infra=packaged("infra"),
+            data=inputs.data,
+            output=spec.output,
+        )
+        run_id = new_run_id(spec.name, telling.clock.now(), token_hex(3))
+        plan = make_plan(spec, facts, manifest=manifest, run_id=run_id)
+        say(f"{len(plan.offers)} offers")
+    return Draft(plan, inputs)
+
+
+def _inputs(spec: RunSpec) -> Inputs:
+    if not spec.network.is_file():
+        raise UsageError(f"{spec.network}: no such network file")
+    data = local_data(spec.data, sha256=spec.data_sha256, cache=spec.output / "data")
+    if not Path(data).exists():
+        raise UsageError(f"{data}: no such data file or folder")
+    return check_inputs(spec.network, data)

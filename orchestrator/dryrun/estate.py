@@ -1,0 +1,199 @@
+"""What was launched, beside moto's own books: when each instance changes state, which machine stands
+for it, and which client token made it. Time passes in `advance`; moto's objects are made to agree.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
+
+from orchestrator.dryrun.catalog import IMAGES, ShelfQuota, image_id
+from orchestrator.dryrun.first_boot import FirstBoot, read_user_data
+from orchestrator.dryrun.fleet import Fleet
+from orchestrator.dryrun.hardware import MACHINES
+from orchestrator.dryrun.images import MockedImage
+from orchestrator.dryrun.machine import Machine, MachineOrder
+from orchestrator.dryrun.scenario import Scenario
+from orchestrator.dryrun.wire import Answer
+
+PENDING, RUNNING, ENDING, TERMINATED, STOPPED = "pending", "running", "shutting-down", "terminated", "stopped"
+_CODES = {PENDING: 0, RUNNING: 16, ENDING: 32, TERMINATED: 48, STOPPED: 80}
+_SELF_ENDED = "Client.InstanceInitiatedShutdown"
+
+
+@dataclass(slots=True)
+class Launch:
+    """One instance. Times are of the monotonic clock; `instance` is moto's object."""
+
+    region: str
+    instance: Any
+    group_ids: frozenset[str]
+    quota: ShelfQuota | None
+    vcpus: int
+    first_boot: FirstBoot
+    launched_at: float
+    state: str = PENDING
+    ended_at: float = 0.0
+    ended_by: str = ""
+    address: str | None = None
+    machine: Machine | None = None
+
+    @property
+    def code(self) -> int:
+        """EC2's number for the state."""
+        return _CODES[self.state]
+
+    @property
+    def holding(self) -> bool:
+        """Whether it still may be terminated."""
+        return self.state not in {ENDING, TERMINATED}
+
+    @property
+    def living(self) -> bool:
+        """Whether it still takes quota and holds its security groups."""
+        return self.state not in {TERMINATED, STOPPED}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    """What a client token was used for."""
+
+    digest: str
+    answer: Answer
+    launch: Launch
+
+
+class Estate:
+    """All launches of all regions. Not thread-safe: the cloud holds one lock around it."""
+
+    def __init__(self, folder: Path, fleet: Fleet, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.tokens: dict[str, TokenUse] = {}
+        self.regions: set[str] = set()
+        self._folder = folder
+        self._fleet = fleet
+        self._launches: list[Launch] = []
+
+    def backend(self, region: str) -> Any:
+        """Moto's EC2 of a region, with our images on its shelf."""
+        backend: Any = ec2_backends[DEFAULT_ACCOUNT_ID][region]
+        if region not in self.regions:
+            self.regions.add(region)
+            backend.amis = {image_id(shelf.key, region): MockedImage(backend, shelf) for shelf in IMAGES}
+        return backend
+
+    def launches(self, region: str | None = None) -> tuple[Launch, ...]:
+        """Everything launched, in order."""
+        return tuple(launch for launch in self._launches if region in {None, launch.region})
+
+    def find(self, instance_id: str) -> Launch | None:
+        """The launch of this instance id."""
+        return next((launch for launch in self._launches if launch.instance.id == instance_id), None)
+
+    def at(self, address: str) -> Launch | None:
+        """The running instance with this public address."""
+        found = (launch for launch in self._launches if launch.address == address)
+        return next((launch for launch in found if launch.state == RUNNING), None)
+
+    def visible(self, launch: Launch) -> bool:
+        """Whether Describe knows the instance yet."""
+        return time.monotonic() - launch.launched_at >= self.scenario.invisible_seconds
+
+    def vcpus_in_use(self, quota: ShelfQuota, region: str) -> int:
+        """vCPUs of living instances that the quota covers."""
+        living = (launch for launch in self.launches(region) if launch.living)
+        return sum(launch.vcpus for launch in living if launch.quota == quota)
+
+    def holders(self, group_id: str) -> tuple[Launch, ...]:
+        """Instances not yet terminated that are in a security group."""
+        return tuple(launch for launch in self._launches if launch.state != TERMINATED and group_id in launch.group_ids)
+
+    def add(self, region: str, instance: Any, *, quota: ShelfQuota | None, vcpus: int, user_data: bytes) -> Launch:
+        """Enter a new instance: pending, without a public address yet."""
+        groups = {group.id for nic in instance.nics.values() for group in nic.group_set}
+        groups |= {group.id for group in instance.security_groups}
+        launch = Launch(
+            region=region,
+            instance=instance,
+            group_ids=frozenset(groups),
+            quota=quota,
+            vcpus=vcpus,
+            first_boot=read_user_data(user_data),
+            launched_at=time.monotonic(),
+        )
+        for nic in instance.nics.values():
+            nic.stop()
+        self._launches.append(launch)
+        self._agree(launch)
+        return launch
+
+    def advance(self) -> None:
+        """Let every launch reach the state that is due by now."""
+        now = time.monotonic()
+        for launch in self._launches:
+            if launch.state == PENDING and now - launch.launched_at >= self.scenario.pending_seconds:
+                self._leave_pending(launch)
+            if launch.state == RUNNING and launch.machine is not None and launch.machine.off:
+                self._powered_off(launch)
+            if launch.state == ENDING and now - launch.ended_at >= self.scenario.ending_seconds:
+                launch.state = TERMINATED
+            self._agree(launch)
+
+    def end(self, launch: Launch, *, reason: str) -> None:
+        """Begin to terminate an instance; its machine is gone when this returns."""
+        if not launch.holding:
+            return
+        launch.state, launch.ended_at, launch.ended_by = ENDING, time.monotonic(), reason
+        launch.address = None
+        if launch.machine is not None:
+            self._fleet.end(launch.machine)
+            launch.machine = None
+        self._agree(launch)
+
+    def stop(self, launch: Launch) -> None:
+        """Stop an instance; its machine is gone when this returns."""
+        launch.state, launch.address = STOPPED, None
+        if launch.machine is not None:
+            self._fleet.end(launch.machine)
+            launch.machine = None
+
+    def _leave_pending(self, launch: Launch) -> None:
+        if self.scenario.dies is not None:
+            launch.instance.terminate()
+            self.end(launch, reason=self.scenario.dies)
+            launch.state = TERMINATED
+            return
+        for nic in launch.instance.nics.values():
+            nic.start()
+        launch.address = launch.instance.public_ip
+        launch.machine = self._fleet.boot(self._order(launch))
+        launch.state = RUNNING
+
+    def _powered_off(self, launch: Launch) -> None:
+        if launch.instance.instance_initiated_shutdown_behavior == "terminate":
+            launch.instance.terminate()
+            self.end(launch, reason=_SELF_ENDED)
+        else:
+            launch.instance.stop()
+            self.stop(launch)
+
+    def _order(self, launch: Launch) -> MachineOrder:
+        pairs = self.backend(launch.region).key_pairs
+        pair = pairs.get(launch.instance.key_name)
+        return MachineOrder(
+            instance_id=launch.instance.id,
+            folder=self._folder / MACHINES / launch.instance.id,
+            public_key=pair.public_key if pair is not None else "",
+            first_boot=launch.first_boot,
+            scenario=self.scenario,
+        )
+
+    def _agree(self, launch: Launch) -> None:
+        state = launch.instance.instance_state
+        state.name, state.code = launch.state, launch.code
+        if launch.ended_by:
+            reason = launch.instance.state_reason
+            reason.code, reason.message = launch.ended_by, f"{launch.ended_by}: instance ended"

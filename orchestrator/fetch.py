@@ -1,0 +1,86 @@
+"""Brings artifacts home: the machine is asked for size and SHA-256 of each, each is downloaded under a
+temporary name, verified against that, forced to disk and renamed. Nothing unverified bears a final name.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import CommandFailed, RunFailed, TransferMismatch
+from orchestrator.ports import Session
+from orchestrator.resources import Artifact
+
+_OPTIONAL = frozenset({"titles.json"})
+"""Artifacts that a good run may lack."""
+_LISTING = """\
+cd "$1" && shift || exit 1
+for name do
+  test -f "$name" || continue
+  sum=$(sha256sum < "$name") && size=$(wc -c < "$name") || exit 1
+  echo "$size ${sum%% *} $name"
+done
+"""
+_LISTING_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    size: int
+    sha256: str
+
+
+def fetch(
+    session: Session, root: str, names: Sequence[str], *, into: Path, tell: Callable[[str], None]
+) -> tuple[Artifact, ...]:
+    """Bring `run/NAME` under `root` into the folder `into`, in the order of `names`. Raises `RunFailed`
+    where one is missing that a good run has, `TransferMismatch` where one arrives differently.
+    """
+    expected = _listing(session, root, names)
+    missing = [name for name in names if name not in expected and name not in _OPTIONAL]
+    if missing:
+        raise RunFailed(f"the trainer ended well but left no {', '.join(missing)} in {root}/run")
+    artifacts: list[Artifact] = []
+    for name in names:
+        if name in expected:
+            artifacts.append(_bring(session, f"{root}/run/{name}", into / name, expected[name]))
+            tell(f"{name}, {expected[name].size:,} bytes")
+    return tuple(artifacts)
+
+
+def _listing(session: Session, root: str, names: Sequence[str]) -> Mapping[str, _Expected]:
+    command = ("sh", "-c", _LISTING, "listing", f"{root}/run", *names)
+    done = session.run(command, timeout_seconds=_LISTING_SECONDS)
+    if done.exit_status != 0:
+        words = done.stderr.strip() or f"status {done.exit_status}"
+        raise CommandFailed(f"cannot list the results in {root}/run: {words}")
+    found: dict[str, _Expected] = {}
+    for line in done.stdout.splitlines():
+        size, sha256, name = line.split(maxsplit=2)
+        found[name] = _Expected(int(size), sha256)
+    return found
+
+
+def _bring(session: Session, remote: str, local: Path, expected: _Expected) -> Artifact:
+    aside = local.with_name(f".{local.name}.part")
+    try:
+        session.get(remote, aside)
+        arrived = _settle(aside)
+        if arrived != expected:
+            raise TransferMismatch(
+                f"{remote}: arrived as {arrived.size} bytes with SHA-256 {arrived.sha256}, "
+                f"the machine has {expected.size} bytes with {expected.sha256}"
+            )
+        aside.replace(local)
+    finally:
+        aside.unlink(missing_ok=True)
+    return Artifact(local.name, local, expected.size, expected.sha256)
+
+
+def _settle(path: Path) -> _Expected:
+    """Force a file to disk; its size and SHA-256."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return _Expected(file.tell(), sha256)

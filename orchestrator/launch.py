@@ -1,0 +1,337 @@
+"""Launching: security group, key pair, instance; the next offer where AWS has none left. Every creation is
+in the ledger before the call, its id after it, so that an interruption at any line leaves nothing
+that teardown cannot find.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from string import Template
+from typing import TypeVar
+
+from orchestrator.errors import (
+    AlreadyExists,
+    CloudRefused,
+    CloudUnavailable,
+    InstanceDied,
+    NoCapacity,
+    NotYetVisible,
+    QuotaExceeded,
+    RunFailed,
+)
+from orchestrator.keys import make_host_key, make_login_key
+from orchestrator.ledger import Ledger, LedgerEntry
+from orchestrator.plan import Plan
+from orchestrator.ports import Clock, CloudReader, CloudWriter
+from orchestrator.resources import (
+    MANAGED_BY,
+    Host,
+    HostKeyPair,
+    Instance,
+    KeyPair,
+    Kind,
+    LaunchRequest,
+    Offer,
+    SecurityGroup,
+)
+from orchestrator.wait import wait_until
+
+_KEY_FILE = "key.pem"
+_USER_DATA_LIMIT = 16 * 1024
+_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Between repetitions of a call whose answer was lost, or that came too early."""
+_GROUP_VISIBLE_SECONDS = 60.0
+_VISIBLE_SECONDS = 120.0
+"""EC2 may not know a new instance for so long."""
+_RUNNING_SECONDS = 600.0
+_POLL_SECONDS = 1.0
+_LOST_CAPACITY = "InsufficientInstanceCapacity"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A running instance and what is needed to dial it."""
+
+    instance: Instance
+    offer: Offer
+    key_pair: KeyPair
+    host_key: HostKeyPair
+    group: SecurityGroup
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What every step of a launch touches."""
+
+    plan: Plan
+    reader: CloudReader
+    writer: CloudWriter
+    ledger: Ledger
+    clock: Clock
+    tell: Callable[[str], None]
+
+    @property
+    def name(self) -> str:
+        """What group, key pair and instance of the run are called."""
+        return f"{MANAGED_BY}-{self.plan.run_id}"
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What everything the run creates is tagged with."""
+        return {
+            "Name": self.name,
+            "managed-by": MANAGED_BY,
+            "run-id": self.plan.run_id,
+            "owner": self.plan.account.arn,
+            "created-at": _moment(self.plan.created_at),
+            "expires-at": _moment(self.plan.expires_at),
+        }
+
+
+def launch(
+    plan: Plan,
+    *,
+    reader: CloudReader,
+    writer: CloudWriter,
+    ledger: Ledger,
+    clock: Clock,
+    folder: Path,
+    first_boot: str,
+    tell: Callable[[str], None],
+) -> Launched:
+    """Rent the first offer that AWS has; returns when the instance runs and has a public address.
+
+    `first_boot` is the text of `infra/first-boot.yaml`, filled in here. Raises `NoCapacity` if no offer
+    is to be had, `InstanceDied` with EC2's reason if the instance ends by itself. What was created
+    until then stands in `ledger`, and is not given back here.
+    """
+    site = _Site(plan, reader, writer, ledger, clock, tell)
+    host_key = make_host_key()
+    user_data = fill_in(first_boot, host_key, max_hours=float(plan.spec.max_hours))
+    group = _group(site)
+    key_pair = _key_pair(site, folder)
+    tell(f"{group.group_id} open to {group.ingress_cidr}, key pair {key_pair.name}")
+    instance, offer = _instance(site, group, key_pair, user_data)
+    tell(f"{instance.instance_id} runs in {instance.zone} at {instance.public_ip}")
+    return Launched(instance, offer, key_pair, host_key, group)
+
+
+def host_of(launched: Launched, plan: Plan) -> Host:
+    """The launched machine as SSH dials it."""
+    address = launched.instance.public_ip
+    if address is None:
+        raise InstanceDied(f"{launched.instance.instance_id} has no public address")
+    return Host(
+        address=address,
+        port=22,
+        user=plan.image.ssh_user,
+        private_path=launched.key_pair.private_path,
+        host_key=launched.host_key.public_openssh,
+    )
+
+
+def forget_key(folder: Path) -> None:
+    """Delete the private login key of a run whose machine is gone; harmless where there is none."""
+    (folder / _KEY_FILE).unlink(missing_ok=True)
+
+
+def fill_in(first_boot: str, host_key: HostKeyPair, *, max_hours: float) -> str:
+    """The user data: host key and self-destruct time put into their places, the key indented as its
+    place is.
+    """
+    seconds = math.ceil(max_hours * 3600)
+    lines = first_boot.splitlines()
+    place = next((line for line in lines if line.strip() == "${host_private_key}"), "")
+    indent = place[: len(place) - len(place.lstrip())]
+    text = Template(first_boot).substitute(
+        host_private_key=f"\n{indent}".join(host_key.private_openssh.splitlines()),
+        host_public_key=host_key.public_openssh,
+        self_destruct_seconds=seconds,
+        self_destruct_minutes=math.ceil(seconds / 60),
+    )
+    size = len(text.encode())
+    if size > _USER_DATA_LIMIT:
+        raise RunFailed(f"the first-boot file has {size} bytes; EC2 takes {_USER_DATA_LIMIT}: shorten it")
+    return text
+
+
+def _group(site: _Site) -> SecurityGroup:
+    plan, tags = site.plan, site.tags
+    entry = site.ledger.intend(
+        Kind.SECURITY_GROUP,
+        name=site.name,
+        account_id=plan.account.account_id,
+        vpc_id=plan.placement.vpc_id,
+        ingress_cidr=plan.ingress_cidr,
+    )
+    group_id = _create(
+        site,
+        entry,
+        lambda: site.writer.create_security_group(site.name, vpc_id=plan.placement.vpc_id, tags=tags),
+        existing=lambda: _existing(site, Kind.SECURITY_GROUP),
+    )
+    site.ledger.created(entry, group_id)
+
+    def opened() -> SecurityGroup | None:
+        try:
+            return site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
+        except NotYetVisible:
+            return None
+
+    return wait_until(
+        opened,
+        clock=site.clock,
+        limit_seconds=_GROUP_VISIBLE_SECONDS,
+        every_seconds=_POLL_SECONDS,
+        what=f"EC2 to know {group_id}",
+    )
+
+
+def _key_pair(site: _Site, folder: Path) -> KeyPair:
+    made = make_login_key(folder / _KEY_FILE, site.name)
+    entry = site.ledger.intend(
+        Kind.KEY_PAIR, name=made.name, account_id=site.plan.account.account_id, fingerprint=made.fingerprint
+    )
+    fingerprint = _create(
+        site,
+        entry,
+        lambda: site.writer.import_key_pair(made.name, public_openssh=made.public_openssh, tags=site.tags),
+        existing=lambda: made.fingerprint if _existing(site, Kind.KEY_PAIR) else None,
+    )
+    site.ledger.created(entry, made.name)
+    return replace(made, fingerprint=fingerprint)
+
+
+def _existing(site: _Site, kind: Kind) -> str | None:
+    """Id of the resource of that name, if it carries this run's tag."""
+    ours = (found for found in site.reader.tagged(site.plan.run_id) if found.kind is kind)
+    return next((found.resource_id for found in ours if found.name == site.name), None)
+
+
+def _instance(site: _Site, group: SecurityGroup, key_pair: KeyPair, user_data: str) -> tuple[Instance, Offer]:
+    plan = site.plan
+    for offer in plan.offers:
+        request = LaunchRequest(
+            client_token=_token(plan, offer),
+            image=plan.image,
+            instance_type=offer.instance_type,
+            market=offer.market,
+            subnet_id=offer.subnet_id,
+            group_id=group.group_id,
+            key_name=key_pair.name,
+            volume_gib=plan.volume_gib,
+            user_data=user_data,
+            tags=site.tags,
+        )
+        try:
+            return _running(site, _started(site, offer, request)), offer
+        except NoCapacity as error:
+            site.tell(f"no {offer.instance_type} in {offer.zone}: {error}")
+        except QuotaExceeded as error:
+            raise QuotaExceeded(f"{error}{_quota_advice(site, offer)}") from error
+    tried = ", ".join(f"{offer.instance_type} in {offer.zone}" for offer in plan.offers)
+    raise NoCapacity(f"AWS has none of the offers now: {tried}; try again later, or allow more instance types")
+
+
+def _quota_advice(site: _Site, offer: Offer) -> str:
+    try:
+        quota = site.reader.quota(offer.instance_type, offer.market)
+    except RunFailed:
+        quota = None
+    code = f"quota {quota.code} ({quota.name})" if quota else f"the vCPU quota of {offer.instance_type}"
+    return f"; ask AWS for more of {code} in {site.plan.spec.region}"
+
+
+def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
+    entry = site.ledger.intend(
+        Kind.INSTANCE,
+        name=site.name,
+        token=request.client_token,
+        account_id=site.plan.account.account_id,
+        instance_type=offer.instance_type,
+        zone=offer.zone,
+        market=offer.market.value,
+        image_id=request.image.image_id,
+    )
+    instance = _create(site, entry, lambda: site.writer.run_instance(request), existing=lambda: None)
+    site.ledger.created(entry, instance.instance_id)
+    site.tell(f"{instance.instance_id}: {offer.instance_type} in {offer.zone}")
+    return instance
+
+
+def _create(site: _Site, entry: LedgerEntry, call: Callable[[], T], *, existing: Callable[[], T | None]) -> T:
+    """Call until an answer comes. A refusal is written down as such only if no answer was lost before it:
+    a lost one may have created the resource all the same.
+    """
+    lost = False
+    for pause in (*_PAUSES_SECONDS, None):
+        try:
+            return call()
+        except (CloudUnavailable, NotYetVisible) as error:
+            lost = lost or isinstance(error, CloudUnavailable)
+            if pause is None:
+                raise
+            site.tell(f"{error}; trying again")
+            site.clock.sleep(pause)
+        except AlreadyExists as error:
+            found = existing()
+            if found is None:
+                raise _not_ours(entry, error) from error
+            return found
+        except RunFailed as error:
+            if not lost:
+                site.ledger.failed(entry, str(error))
+            raise
+    raise AssertionError("the last repetition returns or raises")
+
+
+def _not_ours(entry: LedgerEntry, error: AlreadyExists) -> CloudRefused:
+    if entry.kind is Kind.INSTANCE:
+        return CloudRefused(f"{error}; the instance that has this token is not adopted, but torn down")
+    return CloudRefused(f"{error}; the {entry.kind} {entry.name} is not of this run: start the run again")
+
+
+def _running(site: _Site, started: Instance) -> Instance:
+    """The instance once it runs and has a public address."""
+    known_by = site.clock.now() + timedelta(seconds=_VISIBLE_SECONDS)
+
+    def arrived() -> Instance | None:
+        try:
+            seen = site.reader.instance(started.instance_id)
+        except (NotYetVisible, CloudUnavailable) as error:
+            if site.clock.now() > known_by:
+                raise InstanceDied(f"{started.instance_id} started and was never seen: {error}") from error
+            return None
+        if seen.state in {"pending", "running"}:
+            return seen if seen.state == "running" and seen.public_ip else None
+        raise _death(seen)
+
+    return wait_until(
+        arrived,
+        clock=site.clock,
+        limit_seconds=_RUNNING_SECONDS,
+        every_seconds=_POLL_SECONDS,
+        what=f"{started.instance_id} to run with a public address",
+    )
+
+
+def _death(seen: Instance) -> RunFailed:
+    reason = seen.state_reason or "EC2 gives no reason"
+    if _LOST_CAPACITY in reason:
+        return NoCapacity(f"{seen.instance_id} ended before it ran: {reason}")
+    return InstanceDied(f"{seen.instance_id} in {seen.zone} is {seen.state} before it could be used: {reason}")
+
+
+def _token(plan: Plan, offer: Offer) -> str:
+    """A client token of this run and offer only."""
+    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market}"
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

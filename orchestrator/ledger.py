@@ -1,0 +1,157 @@
+"""The ledger: an append-only JSONL journal of what a run creates, written before each call and after
+it, and read back by whoever gives things back. Knows nothing of the cloud, and no secret enters it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ports import Clock
+from orchestrator.resources import Kind
+
+
+class LedgerEvent(StrEnum):
+    """What became of a resource."""
+
+    INTENDED = "intended"
+    CREATED = "created"
+    DELETED = "deleted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One line. `name` names the resource before it has an id; `token` is its client token, if EC2
+    takes one. A key pair's `resource_id` is its name, by which it is deleted.
+    """
+
+    at: datetime
+    run_id: str
+    event: LedgerEvent
+    kind: Kind
+    region: str
+    name: str
+    token: str | None = None
+    resource_id: str | None = None
+    detail: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def identity(self) -> tuple[Kind, str]:
+        """What the entries of one resource have in common."""
+        return self.kind, self.token or self.name
+
+
+class Ledger:
+    """The journal of one run, at `path`. Every line is on disk before the call that wrote it returns."""
+
+    def __init__(self, path: Path, *, clock: Clock, run_id: str, region: str) -> None:
+        self._path = path
+        self._clock = clock
+        self.run_id = run_id
+        self.region = region
+
+    def intend(self, kind: Kind, *, name: str, token: str | None = None, **detail: str) -> LedgerEntry:
+        """Write down that a resource is about to be asked for; later lines about it take this entry."""
+        entry = LedgerEntry(
+            self._clock.now(), self.run_id, LedgerEvent.INTENDED, kind, self.region, name, token, None, detail
+        )
+        return self._append(entry)
+
+    def created(self, entry: LedgerEntry, resource_id: str) -> LedgerEntry:
+        """The resource exists and has this id."""
+        return self._follow(entry, LedgerEvent.CREATED, resource_id)
+
+    def deleted(self, entry: LedgerEntry) -> LedgerEntry:
+        """The resource is confirmed to be gone."""
+        return self._follow(entry, LedgerEvent.DELETED, entry.resource_id)
+
+    def failed(self, entry: LedgerEntry, reason: str) -> LedgerEntry:
+        """AWS refused: the resource was not created. Not for answers that were lost."""
+        return self._follow(entry, LedgerEvent.FAILED, entry.resource_id, reason=reason)
+
+    def _follow(self, entry: LedgerEntry, event: LedgerEvent, resource_id: str | None, **detail: str) -> LedgerEntry:
+        return self._append(
+            LedgerEntry(
+                self._clock.now(),
+                entry.run_id,
+                event,
+                entry.kind,
+                entry.region,
+                entry.name,
+                entry.token,
+                resource_id,
+                {**entry.detail, **detail},
+            )
+        )
+
+    def _append(self, entry: LedgerEntry) -> LedgerEntry:
+        line = json.dumps(_record(entry), ensure_ascii=False) + "\n"
+        torn = _ends_mid_line(self._path)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("\n" + line if torn else line)
+            file.flush()
+            os.fsync(file.fileno())
+        return entry
+
+
+def read_ledger(path: Path) -> tuple[LedgerEntry, ...]:
+    """Every entry, in order; none where there is no file. A line that cannot be read is passed over:
+    the writer may have been killed in the middle of it, before the call it announced.
+    """
+    if not path.exists():
+        return ()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return tuple(entry for line in lines if (entry := _parse(line)) is not None)
+
+
+def open_entries(entries: tuple[LedgerEntry, ...]) -> tuple[LedgerEntry, ...]:
+    """The last entry of each resource that may still exist, in the order of creation."""
+    last: dict[tuple[Kind, str], LedgerEntry] = {}
+    for entry in entries:
+        last[entry.identity] = entry
+    return tuple(entry for entry in last.values() if entry.event in {LedgerEvent.INTENDED, LedgerEvent.CREATED})
+
+
+def _record(entry: LedgerEntry) -> dict[str, Any]:
+    return {
+        "at": entry.at.isoformat(),
+        "run_id": entry.run_id,
+        "event": entry.event.value,
+        "kind": entry.kind.value,
+        "region": entry.region,
+        "name": entry.name,
+        "token": entry.token,
+        "resource_id": entry.resource_id,
+        "detail": dict(entry.detail),
+    }
+
+
+def _parse(line: str) -> LedgerEntry | None:
+    try:
+        record = json.loads(line)
+        return LedgerEntry(
+            at=datetime.fromisoformat(record["at"]),
+            run_id=record["run_id"],
+            event=LedgerEvent(record["event"]),
+            kind=Kind(record["kind"]),
+            region=record["region"],
+            name=record["name"],
+            token=record.get("token"),
+            resource_id=record.get("resource_id"),
+            detail=record.get("detail") or {},
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _ends_mid_line(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"

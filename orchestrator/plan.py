@@ -1,0 +1,128 @@
+"""The plan: what a run will do, computed from what was asked (`RunSpec`) and what was observed
+(`Facts`). Pure: no call, no clock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from orchestrator.errors import UsageError
+from orchestrator.money import rent_usd
+from orchestrator.resources import Account, Image, InstanceType, Manifest, Offer, Tagged
+from orchestrator.spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The default VPC and, by zone, its subnet."""
+
+    vpc_id: str
+    subnet_ids: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the survey found. `leftovers` are resources of earlier runs that still exist."""
+
+    account: Account
+    image: Image
+    instance_types: tuple[InstanceType, ...]
+    offers: tuple[Offer, ...]
+    placement: Placement
+    ingress_cidr: str
+    quota_notes: tuple[str, ...]
+    leftovers: tuple[Tagged, ...]
+    observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done. Offers are in the order in which they will be tried."""
+
+    run_id: str
+    spec: RunSpec
+    account: Account
+    image: Image
+    offers: tuple[Offer, ...]
+    placement: Placement
+    ingress_cidr: str
+    manifest: Manifest
+    created_at: datetime
+    expires_at: datetime
+    worst_case_usd: Decimal
+    volume_gib: int
+    notes: tuple[str, ...]
+
+
+def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str) -> Plan:
+    """Order the offers by the user's order of types, then by price; keep those within the user's caps.
+    The worst case is the dearest of them for `max_hours`. `UsageError` if no offer is within the caps.
+    """
+    volume_gib = max(spec.volume_gib, facts.image.root_size_gib)
+    offers = _affordable(spec, _ordered(spec, facts.offers), volume_gib=volume_gib)
+    return Plan(
+        run_id=run_id,
+        spec=spec,
+        account=facts.account,
+        image=facts.image,
+        offers=offers,
+        placement=facts.placement,
+        ingress_cidr=facts.ingress_cidr,
+        manifest=manifest,
+        created_at=facts.observed_at,
+        expires_at=facts.observed_at + timedelta(hours=float(spec.max_hours)),
+        worst_case_usd=max(_rent(spec, offer, volume_gib=volume_gib) for offer in offers),
+        volume_gib=volume_gib,
+        notes=_notes(spec, facts, offers=offers),
+    )
+
+
+def new_run_id(name: str, now: datetime, entropy: str) -> str:
+    """`20261124-0402-movielens-3f9a2c`: sorts by time, tells the run's name, differs by `entropy`."""
+    return f"{now:%Y%m%d-%H%M}-{name}-{entropy}"
+
+
+def _ordered(spec: RunSpec, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    rank = {name: place for place, name in enumerate(spec.instance_types)}
+    return tuple(sorted(offers, key=lambda offer: (rank[offer.instance_type], offer.usd_per_hour, offer.zone)))
+
+
+def _affordable(spec: RunSpec, offers: tuple[Offer, ...], *, volume_gib: int) -> tuple[Offer, ...]:
+    hourly, total = spec.max_usd_per_hour, spec.max_usd
+    within = tuple(offer for offer in offers if hourly is None or offer.usd_per_hour <= hourly)
+    if not within:
+        least = min(offers, key=lambda offer: offer.usd_per_hour)
+        raise UsageError(
+            f"max_usd_per_hour = {hourly}: the cheapest offer, {least.instance_type} in {least.zone}, costs "
+            f"{least.usd_per_hour} USD per hour; raise the cap or name cheaper instance types"
+        )
+    kept = tuple(offer for offer in within if total is None or _rent(spec, offer, volume_gib=volume_gib) <= total)
+    if not kept:
+        least = min(within, key=lambda offer: offer.usd_per_hour)
+        raise UsageError(
+            f"max_usd = {total}: {spec.max_hours} h of the cheapest offer, {least.instance_type} in "
+            f"{least.zone}, cost {_rent(spec, least, volume_gib=volume_gib)} USD; "
+            "raise max_usd or lower max_hours"
+        )
+    return kept
+
+
+def _rent(spec: RunSpec, offer: Offer, *, volume_gib: int) -> Decimal:
+    return rent_usd(offer.usd_per_hour, volume_gib=volume_gib, hours=spec.max_hours)
+
+
+def _notes(spec: RunSpec, facts: Facts, *, offers: tuple[Offer, ...]) -> tuple[str, ...]:
+    notes = list(facts.quota_notes)
+    if facts.image.root_size_gib > spec.volume_gib:
+        notes.append(f"volume raised from {spec.volume_gib} to {facts.image.root_size_gib} GiB: the image needs it")
+    deprecated_at = facts.image.deprecated_at
+    if deprecated_at is not None and deprecated_at <= facts.observed_at:
+        notes.append(f"{facts.image.image_id} is deprecated since {deprecated_at:%Y-%m-%d}")
+    dropped = {offer.instance_type for offer in facts.offers} - {offer.instance_type for offer in offers}
+    notes += [f"{name} costs more than you allow" for name in spec.instance_types if name in dropped]
+    if facts.leftovers:
+        notes.append(
+            f"resources of earlier runs that still exist: {len(facts.leftovers)}; `orchestrator sweep` lists them"
+        )
+    return tuple(notes)

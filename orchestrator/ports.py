@@ -1,0 +1,183 @@
+"""The protocols between the story and the world: `CloudReader`, `CloudWriter`, `Session`, `Clock`.
+Adapters implement them and raise only errors of `errors.py`; `tests/contract/` holds them to it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.resources import (
+    Account,
+    CommandResult,
+    Host,
+    Image,
+    Instance,
+    InstanceType,
+    LaunchRequest,
+    Market,
+    Network,
+    Quota,
+    SecurityGroup,
+    Tagged,
+)
+
+
+class Clock(Protocol):
+    """Time, so that tests need not wait."""
+
+    def now(self) -> datetime:
+        """The present, aware UTC."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        ...
+
+
+class CloudReader(Protocol):
+    """Looks and changes nothing. One region. Any call may raise `CredentialsMissing`,
+    `PermissionMissing` or `CloudUnavailable`.
+    """
+
+    @property
+    def region(self) -> str:
+        """The region every answer is about."""
+        ...
+
+    def account(self) -> Account:
+        """Who calls."""
+        ...
+
+    def parameter(self, name: str) -> str | None:
+        """Value of a public SSM parameter, or `None` if there is none of that name."""
+        ...
+
+    def image(self, image_id: str) -> Image | None:
+        """The image, or `None` if the region has none of that id."""
+        ...
+
+    def instance_types(self, names: Sequence[str]) -> tuple[InstanceType, ...]:
+        """Those of `names` that exist, in that order."""
+        ...
+
+    def zones(self, instance_types: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """Zones that offer each type."""
+        ...
+
+    def default_network(self) -> Network | None:
+        """The default VPC, or `None` if the account has none."""
+        ...
+
+    def on_demand_price(self, instance_type: str) -> Decimal | None:
+        """USD per hour (Linux, shared tenancy), or `None` if the price list has none or several."""
+        ...
+
+    def spot_prices(self, instance_type: str) -> Mapping[str, Decimal]:
+        """USD per hour now in force, by zone."""
+        ...
+
+    def quota(self, instance_type: str, market: Market) -> Quota | None:
+        """The vCPU quota that covers the type, or `None` if it cannot be told."""
+        ...
+
+    def vcpus_in_use(self, instance_type: str) -> int:
+        """vCPUs that pending and running instances take from the quota that covers the type."""
+        ...
+
+    def caller_address(self) -> str:
+        """The public IPv4 address from which the caller reaches the Internet."""
+        ...
+
+    def instance(self, instance_id: str) -> Instance:
+        """The instance. Raises `NotYetVisible` where EC2 does not know the id."""
+        ...
+
+    def instances_of_token(self, client_token: str) -> tuple[Instance, ...]:
+        """Instances created with this client token, in any state."""
+        ...
+
+    def tagged(self, run_id: str | None = None) -> tuple[Tagged, ...]:
+        """Everything of ours in the region that still exists (terminated instances excluded)."""
+        ...
+
+    def regions(self) -> tuple[str, ...]:
+        """Regions enabled for the account."""
+        ...
+
+
+class CloudWriter(Protocol):
+    """Creates and deletes. Deletes raise `AlreadyGone` for what is not there, `StillInUse` for
+    what is held. Every create carries its tags in the creating call.
+    """
+
+    def create_security_group(self, name: str, *, vpc_id: str, tags: Mapping[str, str]) -> str:
+        """Create an empty group; returns its id. `AlreadyExists` if the name is taken."""
+        ...
+
+    def allow_ssh(self, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> SecurityGroup:
+        """Admit `cidr` on TCP port 22; already so is fine."""
+        ...
+
+    def import_key_pair(self, name: str, *, public_openssh: str, tags: Mapping[str, str]) -> str:
+        """Import an ed25519 public key; returns AWS's fingerprint."""
+        ...
+
+    def run_instance(self, request: LaunchRequest) -> Instance:
+        """Start one instance. Repeating a request with its token returns the same instance."""
+        ...
+
+    def terminate_instance(self, instance_id: str) -> None:
+        """Ask for termination; repeating it is harmless."""
+        ...
+
+    def delete_key_pair(self, name: str) -> None:
+        """Delete by name."""
+        ...
+
+    def delete_security_group(self, group_id: str) -> None:
+        """Delete by id."""
+        ...
+
+    def delete_volume(self, volume_id: str) -> None:
+        """Delete a volume that is attached to nothing."""
+        ...
+
+
+class Session(Protocol):
+    """An open line to a host. Remote paths are relative to the login user's home. Raises
+    `HostUnreachable` when the line breaks.
+    """
+
+    def run(
+        self, command: Sequence[str], *, timeout_seconds: float = 60.0, stdin: bytes | None = None
+    ) -> CommandResult:
+        """Run an argument list (quoted here, once) and wait for it."""
+        ...
+
+    def put(self, local: Path, remote: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Upload over SFTP to a temporary name, then rename. `on_bytes` gets bytes sent so far."""
+        ...
+
+    def get(self, remote: str, local: Path, *, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Download into `local` as it is; `on_bytes` gets bytes received so far."""
+        ...
+
+    def read(self, remote: str, *, offset: int = 0) -> bytes:
+        """Bytes of a file from `offset` to its present end; empty if the file is not there."""
+        ...
+
+    def close(self) -> None:
+        """Hang up; harmless when already closed."""
+        ...
+
+
+class Connect(Protocol):
+    """Dials a host."""
+
+    def __call__(self, host: Host) -> Session:
+        """An open session. `HostUnreachable` if nobody answers (or not yet), `HostKeyMismatch`
+        if another machine does.
+        """
+        ...

@@ -1,0 +1,225 @@
+"""What happens on the machine between upload and fetch: the Python environment is found or made, the
+trainer is started detached, its log followed by offset and its exit status read. A line that drops costs
+nothing: the trainer goes on, and so does the log, where it stopped.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, BinaryIO
+
+from orchestrator.errors import CommandFailed, HostUnreachable, TimedOut, TrainingFailed
+from orchestrator.ports import Clock, Connect, Session
+from orchestrator.resources import Host, Progress
+
+Tell = Callable[[str, Progress | None], None]
+
+_PREPARE_SECONDS = 1800.0
+_LOOK_SECONDS = 30.0
+_POLL_SECONDS = 0.5
+_LOST_LIMIT_SECONDS = 120.0
+"""How long the machine may stay out of reach; an instance that is gone for good never comes back."""
+_LINGER_SECONDS = 5.0
+"""How long a trainer that has written its exit status may take to end, so that its last words are heard."""
+_LOOK = """\
+cd "$1/run" || exit 1
+pid= state=gone
+{ read -r pid < pid; } 2> /dev/null
+if [ -n "$pid" ] && kill -0 "$pid" 2> /dev/null && ! grep -q '^State:.*Z' "/proc/$pid/status" 2> /dev/null
+then state=alive
+fi
+echo "$state"
+exit=
+{ read -r exit < exit; } 2> /dev/null
+echo "$exit"
+size=$(wc -c < log.txt 2> /dev/null)
+echo "${size:-0}"
+cat status.json 2> /dev/null || echo
+"""
+"""Prints four things about a run, in this order: a trainer seen as gone has already written its exit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The machine's Python, the JAX platform it is to use (`cuda` or `cpu`), and how it came about."""
+
+    python: str
+    backend: str
+    note: str
+
+
+def prepare(session: Session, root: str) -> Environment:
+    """Find or make the environment. `CommandFailed` carries the script's last words."""
+    said = _script(session, f"{root}/tree/infra/bootstrap.sh", patience=_PREPARE_SECONDS)
+    values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    try:
+        return Environment(values["python"], values["backend"], values["note"])
+    except KeyError as error:
+        raise CommandFailed(f"bootstrap.sh on the machine did not say its {error}") from error
+
+
+def start_training(session: Session, root: str, environment: Environment) -> None:
+    """Start the trainer in a session of its own. It outlives this line."""
+    _script(session, f"{root}/tree/infra/start-trainer.sh", environment.python, environment.backend)
+
+
+def follow(connect: Connect, host: Host, *, root: str, clock: Clock, log: BinaryIO, tell: Tell) -> int:
+    """Follow a trainer to its end and return its exit status. Its log is added to `log`, which goes on
+    where it ends. A lost line is dialled again; `HostUnreachable` rises if the machine stays away for two
+    minutes, `TrainingFailed` if the trainer has ended without a status.
+    """
+    trail = _Trail(root, log, clock, tell)
+    lost: datetime | None = None
+    with contextlib.ExitStack() as line:
+        session: Session | None = None
+        while True:
+            try:
+                if session is None:
+                    session = connect(host)
+                    line.callback(session.close)
+                if (status := trail.step(session)) is not None:
+                    return status
+                if lost is not None:
+                    tell(f"{host.address} answers again", None)
+                lost = None
+            except (HostUnreachable, TimedOut) as error:
+                line.close()
+                session = None
+                lost = lost or _told_lost(clock, tell, error)
+                if (clock.now() - lost).total_seconds() > _LOST_LIMIT_SECONDS:
+                    raise _gave_up(host) from error
+            clock.sleep(_POLL_SECONDS)
+
+
+@dataclass(slots=True)
+class _Trail:
+    """What has been seen of a run so far."""
+
+    root: str
+    log: BinaryIO
+    clock: Clock
+    tell: Tell
+    ended_at: datetime | None = None
+    state: str = ""
+    progress: Progress | None = None
+    offset: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.offset = self.log.tell()
+
+    def step(self, session: Session) -> int | None:
+        """Look once: add to the log, tell what is new; the exit status if the trainer has ended."""
+        look = _look(session, self.root)
+        if look.log_size > self.offset:
+            self._add(session.read(f"{self.root}/run/log.txt", offset=self.offset))
+        self._tell_status(look.status)
+        if look.exit_status is None and not look.alive:
+            raise TrainingFailed(
+                f"the trainer in {self.root} ended without an exit status: it was killed, or the machine restarted"
+            )
+        if look.exit_status is not None and (not look.alive or self._has_lingered()):
+            return look.exit_status
+        return None
+
+    def _add(self, new: bytes) -> None:
+        self.log.write(new)
+        self.log.flush()
+        self.offset += len(new)
+
+    def _has_lingered(self) -> bool:
+        now = self.clock.now()
+        self.ended_at = self.ended_at or now
+        return (now - self.ended_at).total_seconds() > _LINGER_SECONDS
+
+    def _tell_status(self, text: str) -> None:
+        status = _read_status(text)
+        state = str(status.get("state", self.state))
+        if state != self.state:
+            self.state = state
+            self.tell(state, None)
+        progress = _progress(status)
+        if progress is not None and progress != self.progress:
+            self.progress = progress
+            self.tell("", progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A run at one moment. `status` is the text of `status.json`, empty if there is none."""
+
+    alive: bool
+    exit_status: int | None
+    log_size: int
+    status: str
+
+
+def _look(session: Session, root: str) -> _Look:
+    done = session.run(("sh", "-c", _LOOK, "look", root), timeout_seconds=_LOOK_SECONDS)
+    if done.exit_status != 0:
+        raise CommandFailed(f"cannot look into {root}/run on the machine: {_last_line(done.stderr)}")
+    alive, status, size, rest = done.stdout.split("\n", 3)
+    return _Look(alive == "alive", _exit_status(status, root), int(size), rest)
+
+
+def _exit_status(text: str, root: str) -> int | None:
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise TrainingFailed(f"{root}/run/exit on the machine holds no exit status: {text[:80]!r}") from error
+
+
+def _read_status(text: str) -> dict[str, Any]:
+    """Leniently: a status that cannot be read tells nothing."""
+    try:
+        status = json.loads(text)
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _progress(status: dict[str, Any]) -> Progress | None:
+    epoch, epochs = _number(status, "epoch"), _number(status, "epochs")
+    if epoch is None or not epochs:
+        return None
+    return Progress(
+        done=epoch,
+        total=epochs,
+        unit="epochs",
+        loss=_number(status, "loss"),
+        samples_per_second=_number(status, "samples_per_second"),
+        seconds_left=_number(status, "seconds_left"),
+    )
+
+
+def _number(status: dict[str, Any], name: str) -> float | None:
+    value = status.get(name)
+    return value if isinstance(value, int | float) else None
+
+
+def _told_lost(clock: Clock, tell: Tell, error: Exception) -> datetime:
+    tell(f"{error}; the trainer goes on, dialling again", None)
+    return clock.now()
+
+
+def _gave_up(host: Host) -> HostUnreachable:
+    return HostUnreachable(
+        f"{host.address} has been out of reach for {_LOST_LIMIT_SECONDS:g} s while it trained; "
+        "the instance may have ended (spot interruption, or its time was over)"
+    )
+
+
+def _script(session: Session, path: str, *arguments: str, patience: float = 60.0) -> str:
+    done = session.run(("sh", path, *arguments), timeout_seconds=patience)
+    if done.exit_status != 0:
+        name = path.rpartition("/")[2]
+        raise CommandFailed(f"{name} failed on the machine: {_last_line(done.stderr)}")
+    return done.stdout
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it said nothing"

@@ -1,0 +1,1 @@
+"""Renders plan, progress and outcome for people and for programs."""

@@ -1,0 +1,111 @@
+"""How a run ended: for people where `recs` is, the first recommendations with titles, the cost and what
+was given back; for programs one dictionary.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.report.units import bytes_text, seconds_text
+from orchestrator.resources import Artifact, Outcome, TeardownReport
+
+_SAMPLES_SHOWN = 3
+_ITEMS_SHOWN = 5
+_TITLE_WIDTH = 46
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """The keys that `--json` promises."""
+    return {
+        "run_id": outcome.run_id,
+        "exit_status": outcome.exit_status,
+        "error": outcome.error,
+        "artifacts": {artifact.name: _artifact_json(artifact) for artifact in outcome.artifacts},
+        "metrics": dict(outcome.metrics),
+        "hours": round(outcome.hours, 4),
+        "estimated_usd": float(outcome.estimated_usd),
+        "stages": [{"name": stage.name.value, "seconds": round(stage.seconds, 3)} for stage in outcome.stages],
+        "teardown": teardown_json(outcome.teardown),
+    }
+
+
+def teardown_json(report: TeardownReport) -> dict[str, list[str]]:
+    """What became of every resource."""
+    return {
+        "deleted": list(report.deleted),
+        "already_gone": list(report.already_gone),
+        "survivors": list(report.survivors),
+    }
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """The closing page."""
+    artifacts = {artifact.name: artifact for artifact in outcome.artifacts}
+    lines: list[str] = []
+    if "recs" in artifacts:
+        lines += _recommendation_lines(artifacts)
+    lines += _metric_lines(outcome.metrics)
+    lines += [_artifact_line(artifact) for artifact in outcome.artifacts]
+    lines += ["", *_closing_lines(outcome)]
+    return "\n".join(lines)
+
+
+def teardown_text(report: TeardownReport) -> str:
+    """`given back  instance i-…, key pair …` and `survivors: none`."""
+    lines = [f"given back  {', '.join(report.deleted) or 'nothing was there'}"]
+    if report.already_gone:
+        lines.append(f"already gone  {', '.join(report.already_gone)}")
+    lines.append(f"survivors: {', '.join(report.survivors) or 'none'}")
+    return "\n".join(lines)
+
+
+def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+    return {"path": str(artifact.path.resolve()), "bytes": artifact.size, "sha256": artifact.sha256}
+
+
+def _artifact_line(artifact: Artifact) -> str:
+    return f"  {artifact.name:<16} {bytes_text(artifact.size):>9}  {artifact.path}"
+
+
+def _recommendation_lines(artifacts: Mapping[str, Artifact]) -> list[str]:
+    titles: dict[str, str] = {}
+    if "titles.json" in artifacts:
+        titles = json.loads(artifacts["titles.json"].path.read_text(encoding="utf-8"))
+    lines = ["Recommendations", ""]
+    with artifacts["recs"].path.open(encoding="utf-8") as recs:
+        for line, _ in zip(recs, range(_SAMPLES_SHOWN), strict=False):
+            sample, _, items = line.rstrip("\n").partition("\t")
+            lines.append(f"  {sample}")
+            lines += [_item_line(item, titles) for item in items.split(":")[:_ITEMS_SHOWN] if item]
+            lines.append("")
+    return lines
+
+
+def _item_line(item: str, titles: Mapping[str, str]) -> str:
+    feature, _, score = item.rpartition(",")
+    title = titles.get(feature, feature)
+    shown = title if len(title) <= _TITLE_WIDTH else title[: _TITLE_WIDTH - 1] + "…"
+    return f"    {score:>8}  {shown:<{_TITLE_WIDTH}} {feature}".rstrip()
+
+
+def _metric_lines(metrics: Mapping[str, float]) -> list[str]:
+    """A table of the network beside popularity, if the run measured both."""
+    names = sorted(name.removeprefix("network.") for name in metrics if name.startswith("network."))
+    if not names:
+        return []
+    header = "  " + "".join([f"{'held-out items':<16}", *(f"{name:>15}" for name in names)])
+    rows = [
+        "  " + "".join([f"{model:<16}", *(f"{metrics[f'{model}.{name}']:>15.4f}" for name in names)])
+        for model in ("network", "popularity")
+        if all(f"{model}.{name}" in metrics for name in names)
+    ]
+    return [header, *rows, ""]
+
+
+def _closing_lines(outcome: Outcome) -> list[str]:
+    took = seconds_text(sum(stage.seconds for stage in outcome.stages))
+    lines = [
+        f"run         {outcome.run_id}, {took}",
+        f"cost        {outcome.estimated_usd} USD for {outcome.hours * 60:.1f} min of machine time",
+    ]
+    return [*lines, *teardown_text(outcome.teardown).splitlines()]

@@ -1,0 +1,105 @@
+"""The plan, for people as aligned lines and for programs as one dictionary."""
+
+from collections import Counter
+from typing import Any
+
+from orchestrator.inputs import InputSummary
+from orchestrator.money import IPV4_USD_PER_HOUR
+from orchestrator.plan import Plan
+from orchestrator.report.units import amount, bytes_text, gib_text
+from orchestrator.resources import Manifest, Offer
+
+
+def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) -> str:
+    """What will be done, to what, at what price; the last line ends without a line feed."""
+    first, *others = plan.offers
+    spec = plan.spec
+    rows = [
+        ("image", f"{plan.image.image_id}  {plan.image.name}"),
+        ("machine", _offer_text(first)),
+        *([("or", _others_text(others))] if others else []),
+        ("price", f"{first.usd_per_hour.normalize():f} USD per hour"),
+        (
+            "worst case",
+            f"{plan.worst_case_usd} USD: {spec.max_hours.normalize():f} h of the dearest offer, "
+            f"{plan.volume_gib} GiB gp3, address {IPV4_USD_PER_HOUR} USD/h; then the machine ends itself",
+        ),
+        ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else"),
+        ("upload", f"{len(plan.manifest.files)} files, {bytes_text(plan.manifest.size)}"),
+        *(("", line) for line in _groups(plan.manifest)),
+        ("data", f"{amount(summary.samples)} samples × {amount(summary.features)} features, "
+                 f"{amount(summary.nnz)} interactions"),
+        ("network", f"{spec.network.name}, {amount(summary.parameters)} parameters"),
+        ("training", f"batch {spec.settings.batch_size}, {spec.settings.epochs} epochs, "
+                     f"{spec.settings.k} recommendations a sample"),
+        *(("note", note) for note in plan.notes),
+    ]  # fmt: skip
+    lines = [f"Plan {plan.run_id} in {spec.region}, account {plan.account.account_id}", ""]
+    lines += [f"  {label:<11}{text}".rstrip() for label, text in rows]
+    if with_files:
+        lines += ["", *(f"  {file.size:>11,}  {file.destination}" for file in plan.manifest.files)]
+    return "\n".join(lines)
+
+
+def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
+    """The plan as plain values; every file of the upload is listed."""
+    return {
+        "run_id": plan.run_id,
+        "region": plan.spec.region,
+        "account_id": plan.account.account_id,
+        "image": {"id": plan.image.image_id, "name": plan.image.name},
+        "offers": [_offer_json(offer) for offer in plan.offers],
+        "worst_case_usd": str(plan.worst_case_usd),
+        "max_hours": str(plan.spec.max_hours),
+        "volume_gib": plan.volume_gib,
+        "open_to": [{"protocol": "tcp", "port": 22, "cidr": plan.ingress_cidr}],
+        "upload": {
+            "bytes": plan.manifest.size,
+            "files": [
+                {"path": str(file.destination), "bytes": file.size, "sha256": file.sha256}
+                for file in plan.manifest.files
+            ],
+        },
+        "inputs": summary.model_dump(),
+        "settings": plan.spec.settings.model_dump(),
+        "notes": list(plan.notes),
+    }
+
+
+def _offer_text(offer: Offer) -> str:
+    gpus = f"{offer.gpus} × {offer.gpu_name} {gib_text(offer.gpu_memory_gib)}"
+    return f"{offer.instance_type}, {gpus}, {offer.zone}, {offer.market.value.replace('_', ' ')}"
+
+
+def _others_text(offers: list[Offer]) -> str:
+    shown = ", ".join(f"{offer.instance_type} in {offer.zone}" for offer in offers[:3])
+    more = f" and {len(offers) - 3} more" if len(offers) > 3 else ""
+    return f"{shown}{more}, if AWS has none of the first"
+
+
+def _offer_json(offer: Offer) -> dict[str, Any]:
+    return {
+        "instance_type": offer.instance_type,
+        "zone": offer.zone,
+        "market": offer.market.value,
+        "usd_per_hour": str(offer.usd_per_hour),
+        "gpus": offer.gpus,
+        "gpu": offer.gpu_name,
+        "gpu_memory_gib": offer.gpu_memory_gib,
+    }
+
+
+def _groups(manifest: Manifest) -> list[str]:
+    """One line for each folder two levels down, with its number of files and bytes."""
+    files: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for file in manifest.files:
+        parts = file.destination.parts
+        group = "/".join(parts[:2]) + ("/" if len(parts) > 2 else "")
+        files[group] += 1
+        sizes[group] += file.size
+    width = max((len(group) for group in files), default=0)
+    return [
+        f"{group:<{width}}  {files[group]:>4} file{'s' if files[group] > 1 else ' '}  {bytes_text(sizes[group]):>9}"
+        for group in sorted(files)
+    ]

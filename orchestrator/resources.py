@@ -1,0 +1,317 @@
+"""The nouns: frozen values that name what exists, what is offered and what happened. How any of
+them is obtained is somebody else's business.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+
+
+class Market(StrEnum):
+    """How an instance is bought."""
+
+    ON_DEMAND = "on_demand"
+    SPOT = "spot"
+
+
+class Kind(StrEnum):
+    """Kinds of billable or left-behind resource, as the ledger and reports name them."""
+
+    INSTANCE = "instance"
+    KEY_PAIR = "key pair"
+    SECURITY_GROUP = "security group"
+    VOLUME = "volume"
+    NETWORK_INTERFACE = "network interface"
+
+
+MANAGED_BY = "launch-and-train"
+"""Value of the tag `managed-by` on everything the tool creates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who the credentials belong to."""
+
+    account_id: str
+    arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A machine image (AMI) as DescribeImages gives it. Sizes in GiB."""
+
+    image_id: str
+    name: str
+    owner_id: str
+    state: str
+    architecture: str
+    virtualization: str
+    root_device_name: str
+    root_device_type: str
+    root_size_gib: int
+    ena_support: bool
+    boot_mode: str | None
+    platform: str | None
+    product_codes: tuple[str, ...]
+    deprecated_at: datetime | None
+    ssh_user: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """What DescribeInstanceTypes tells of one type."""
+
+    name: str
+    vcpus: int
+    memory_gib: float
+    gpus: int
+    gpu_name: str
+    gpu_manufacturer: str
+    gpu_memory_gib: float
+    """Per GPU."""
+    architectures: tuple[str, ...]
+    virtualization: tuple[str, ...]
+    boot_modes: tuple[str, ...]
+    root_device_types: tuple[str, ...]
+    ena_required: bool
+    usage_classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A default subnet."""
+
+    subnet_id: str
+    zone: str
+    zone_id: str
+    free_addresses: int
+    public: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The default VPC and its subnets."""
+
+    vpc_id: str
+    subnets: tuple[Subnet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """vCPUs the account may run of a class of types."""
+
+    code: str
+    name: str
+    limit_vcpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An instance type in a zone at a price."""
+
+    instance_type: str
+    zone: str
+    subnet_id: str
+    market: Market
+    usd_per_hour: Decimal
+    gpus: int
+    gpu_name: str
+    gpu_memory_gib: float
+
+
+@dataclass(frozen=True, slots=True)
+class TravelFile:
+    """A file that travels: where it lies here, where it goes there."""
+
+    source: Path
+    destination: PurePosixPath
+    """Relative to the root of the upload."""
+    size: int
+    mode: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Every file of the upload, sorted by destination."""
+
+    files: tuple[TravelFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class HostKeyPair:
+    """An SSH host key made here: both halves in OpenSSH text form."""
+
+    private_openssh: str = field(repr=False)
+    public_openssh: str
+    """`ssh-ed25519 AAAA…`, no comment."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """The caller's key pair: the private half never leaves `private_path` (mode 0600)."""
+
+    name: str
+    fingerprint: str
+    public_openssh: str
+    private_path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """A security group and whom it admits on port 22."""
+
+    group_id: str
+    name: str
+    ingress_cidr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance as last seen. `state` is EC2's word (`pending`, `running`, …)."""
+
+    instance_id: str
+    state: str
+    zone: str
+    public_ip: str | None
+    launched_at: datetime | None
+    state_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """Everything RunInstances is told; turned into EC2's dictionary by `aws/requests.py`."""
+
+    client_token: str
+    image: Image
+    instance_type: str
+    market: Market
+    subnet_id: str
+    group_id: str
+    key_name: str
+    volume_gib: int
+    user_data: str = field(repr=False)
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A resource found by tag. `state` is empty where the kind has none."""
+
+    kind: Kind
+    resource_id: str
+    name: str
+    run_id: str
+    state: str
+    region: str
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine to be dialled: address, user, our private key and its pinned public host key."""
+
+    address: str
+    port: int
+    user: str
+    private_path: Path
+    host_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """A command that ran on a host. Output is text, undecodable bytes replaced."""
+
+    command: tuple[str, ...]
+    exit_status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file brought home and verified."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class TeardownReport:
+    """What became of everything the run created, as `kind resource_id` strings."""
+
+    deleted: tuple[str, ...] = ()
+    already_gone: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
+
+
+class Stage(StrEnum):
+    """Chapters of the story, in order."""
+
+    CHECK = "check"
+    PLAN = "plan"
+    LAUNCH = "launch"
+    CONNECT = "connect"
+    UPLOAD = "upload"
+    PREPARE = "prepare"
+    TRAIN = "train"
+    FETCH = "fetch"
+    TEARDOWN = "teardown"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is. `done` and `total` are in `unit` ("bytes", "epochs")."""
+
+    done: float
+    total: float
+    unit: str
+    loss: float | None = None
+    samples_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing the story tells: a remark, or progress, or the start or end of a stage."""
+
+    at: datetime
+    stage: Stage
+    message: str
+    progress: Progress | None = None
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Seconds a stage took."""
+
+    name: Stage
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `hours` is billed machine time; metrics are the trainer's last values."""
+
+    run_id: str
+    exit_status: int
+    directory: Path
+    artifacts: tuple[Artifact, ...]
+    metrics: Mapping[str, float]
+    hours: float
+    estimated_usd: Decimal
+    stages: tuple[StageTime, ...]
+    teardown: TeardownReport
+    error: str | None = None

@@ -1,0 +1,106 @@
+"""`RunSpec`: what the user asked for, parsed strictly from TOML, flags laid over it. Knows no AWS
+id and no present time.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from orchestrator.errors import UsageError
+from orchestrator.resources import Market
+
+_InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
+_Positive = Annotated[Decimal, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSettings(_Strict):
+    """The trainer's settings, passed on as they are; the trainer knows what they mean."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    epochs: Annotated[int, Field(ge=1)] = 10
+    k: Annotated[int, Field(ge=1)] = 10
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    seed: Annotated[int, Field(ge=0)] = 12134
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+
+class RunSpec(_Strict):
+    """One run. Relative paths in a TOML file count from that file's folder."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")] = "run"
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
+    instance_types: Annotated[tuple[_InstanceType, ...], Field(min_length=1)]
+    market: Market = Market.ON_DEMAND
+    max_usd_per_hour: _Positive | None = None
+    max_usd: _Positive | None = None
+    max_hours: _Positive = Decimal(1)
+    image: Annotated[str, Field(min_length=1)] = "dlami-base"
+    """An id (`ami-…`), an SSM parameter name (`/aws/service/…`) or a family (`dlami-base`)."""
+    volume_gib: Annotated[int, Field(ge=8)] = 150
+    ingress_cidr: str | None = None
+    """Who may reach port 22; `None`: the caller's address, /32."""
+    account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
+    """Refuse to work in any other account."""
+    network: Path
+    data: str
+    """A path or a URL (http, https, file)."""
+    data_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    project: Path | None = None
+    """Folder whose git-tracked and untracked-not-ignored files travel; `None`: nothing of it."""
+    output: Path = Path("runs")
+    settings: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _types_differ(self) -> Self:
+        if len(set(self.instance_types)) != len(self.instance_types):
+            raise ValueError("instance_types names a type twice")
+        return self
+
+
+def read_spec(path: Path, overrides: Mapping[str, Any]) -> RunSpec:
+    """Parse the TOML at `path` and lay `overrides` over it (keys as in `RunSpec`; settings under
+    `settings.NAME`; `None` means not given). Raises `UsageError` with file and key.
+    """
+    table = _load(path)
+    for key in ("network", "project", "output"):
+        if isinstance(table.get(key), str):
+            table[key] = str((path.parent / table[key]).resolve())
+    if isinstance(table.get("data"), str) and "://" not in table["data"]:
+        table["data"] = str((path.parent / table["data"]).resolve())
+    for key, value in overrides.items():
+        if value is not None:
+            _lay_over(table, key, value)
+    try:
+        return RunSpec.model_validate(table)
+    except ValidationError as error:
+        raise UsageError(_first_problem(error, path, overrides)) from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read the run spec: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+
+
+def _lay_over(table: dict[str, Any], key: str, value: object) -> None:
+    outer, _, inner = key.rpartition(".")
+    (table.setdefault(outer, {}) if outer else table)[inner] = value
+
+
+def _first_problem(error: ValidationError, path: Path, overrides: Mapping[str, Any]) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "spec"
+    source = "command line" if any(where.startswith(key) for key in overrides) else str(path)
+    given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+    return f"{source}: {where}: {first['msg']}{given}"

@@ -1,0 +1,48 @@
+"""Both programs' sides of the run directory: what the orchestrator writes the trainer reads, and what the
+trainer leaves the orchestrator fetches and shows.
+"""
+
+import json
+from pathlib import Path
+
+from trainer_checkerboard import write_checkerboard, write_network
+
+from orchestrator.run import ARTIFACTS, read_metrics
+from orchestrator.spec import RunSettings
+from trainer.job import run_job
+from trainer.rundir import RunDirectory
+from trainer.settings import JobSpec, TrainSettings
+
+
+def test_every_setting_a_run_spec_knows_is_one_of_the_trainers_with_the_same_default():
+    ours = RunSettings().model_dump(exclude_none=True)
+    theirs = TrainSettings().model_dump()
+    assert {name: theirs[name] for name in ours} == ours
+    assert set(RunSettings.model_fields) <= set(TrainSettings.model_fields)
+
+
+def test_the_trainer_reads_what_the_orchestrator_asks(tmp_path: Path):
+    asked = {
+        "data": "../data/films",
+        "network": "network.json",
+        "min_devices": 8,
+        "settings": RunSettings(epochs=3).model_dump(exclude_none=True),
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(asked))
+    job = JobSpec.read(tmp_path / "spec.json")
+    assert (job.data, job.min_devices, job.settings.epochs) == ("../data/films", 8, 3)
+
+
+def test_a_finished_job_leaves_every_artifact_and_metrics_that_are_shown(tmp_path: Path):
+    write_checkerboard(tmp_path / "samples.txt")
+    run = tmp_path / "run"
+    run.mkdir()
+    write_network(run / "network.json")
+    settings = RunSettings(batch_size=16, epochs=2, held_out=0.2).model_dump(exclude_none=True)
+    (run / "spec.json").write_text(json.dumps({"data": "../samples.txt", "settings": settings}))
+    run_job(RunDirectory(run), say=lambda _: None)
+    # The log is what the trainer prints; whoever starts it keeps it. Text data has no titles.
+    expected = set(ARTIFACTS) - {"log.txt", "titles.json"}
+    assert expected <= {path.name for path in run.iterdir()}
+    metrics = read_metrics(run / "metrics.jsonl")
+    assert {"loss", "network.ndcg@10", "popularity.ndcg@10"} <= set(metrics)

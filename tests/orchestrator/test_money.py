@@ -1,0 +1,20 @@
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from orchestrator.money import bill, rent_usd
+
+START = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def test_rent_adds_machine_volume_and_address_and_rounds_up_to_the_cent():
+    # 0.8048 + 150 × 0.08 / 730 + 0.005 = 0.82623…
+    assert rent_usd(Decimal("0.8048"), volume_gib=150, hours=Decimal(1)) == Decimal("0.83")
+    assert rent_usd(Decimal("0.8048"), volume_gib=150, hours=Decimal(10)) == Decimal("8.27")
+
+
+@pytest.mark.parametrize(("seconds", "hours"), [(1, 60 / 3600), (60, 60 / 3600), (5400, 1.5)])
+def test_time_is_billed_by_the_second_and_a_minute_at_least(seconds: int, hours: float):
+    rent = bill(Decimal(1), volume_gib=8, launched_at=START, ended_at=START + timedelta(seconds=seconds))
+    assert rent.hours == pytest.approx(hours)

@@ -1,0 +1,105 @@
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rentals import run_spec
+
+from orchestrator.errors import UsageError
+from orchestrator.money import rent_usd
+from orchestrator.plan import Facts, Placement, Plan, make_plan, new_run_id
+from orchestrator.resources import Account, Image, Kind, Manifest, Market, Offer, Tagged
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+IMAGE = Image(
+    image_id="ami-1", name="Ubuntu", owner_id="1", state="available", architecture="x86_64",
+    virtualization="hvm", root_device_name="/dev/sda1", root_device_type="ebs", root_size_gib=75,
+    ena_support=True, boot_mode=None, platform=None, product_codes=(), deprecated_at=None, ssh_user="ubuntu",
+)  # fmt: skip
+
+
+def offer(name: str, zone: str, usd: str) -> Offer:
+    return Offer(name, zone, f"subnet-{zone}", Market.ON_DEMAND, Decimal(usd), 1, "L4", 22.4)
+
+
+def facts(*offers: Offer, **changes: Any) -> Facts:
+    known: dict[str, Any] = {
+        "account": Account("123456789012", "arn:aws:iam::123456789012:user/me"),
+        "image": IMAGE,
+        "instance_types": (),
+        "offers": offers,
+        "placement": Placement("vpc-1", {}),
+        "ingress_cidr": "192.31.196.7/32",
+        "quota_notes": (),
+        "leftovers": (),
+        "observed_at": NOON,
+    }
+    return Facts(**(known | changes))
+
+
+def plan(found: Facts, **spec: Any) -> Plan:
+    wanted = {"instance_types": ("g6.xlarge", "g5.xlarge")} | spec
+    return make_plan(run_spec(**wanted), found, manifest=Manifest(()), run_id="r-1")
+
+
+CHEAP, DEAR = offer("g6.xlarge", "b", "0.80"), offer("g6.xlarge", "a", "0.90")
+OTHER = offer("g5.xlarge", "a", "0.10")
+
+
+def test_offers_are_tried_in_the_users_order_of_types_and_then_by_price():
+    assert plan(facts(OTHER, DEAR, CHEAP)).offers == (CHEAP, DEAR, OTHER)
+
+
+def test_the_worst_case_is_the_dearest_offer_for_all_the_hours():
+    made = plan(facts(CHEAP, DEAR, OTHER), max_hours="3")
+    assert made.worst_case_usd == rent_usd(Decimal("0.90"), volume_gib=150, hours=Decimal(3))
+    assert made.expires_at == NOON + timedelta(hours=3)
+
+
+def test_a_cap_on_the_hour_drops_dearer_offers_and_says_so():
+    made = plan(facts(OTHER, CHEAP, DEAR), max_usd_per_hour="0.5")
+    assert made.offers == (OTHER,)
+    assert made.notes == ("g6.xlarge costs more than you allow",)
+
+
+@pytest.mark.parametrize(
+    ("caps", "said"),
+    [
+        ({"max_usd_per_hour": "0.05"}, "max_usd_per_hour = 0.05: the cheapest offer, g5.xlarge in a"),
+        ({"max_usd": "0.01"}, "max_usd = 0.01: 1 h of the cheapest offer, g5.xlarge in a"),
+    ],
+)
+def test_caps_that_no_offer_meets_are_answered_with_the_cheapest(caps: dict[str, str], said: str):
+    with pytest.raises(UsageError, match=said):
+        plan(facts(OTHER, CHEAP), **caps)
+
+
+def test_the_volume_is_never_smaller_than_the_image_needs():
+    made = plan(facts(CHEAP), volume_gib=20)
+    assert made.volume_gib == 75
+    assert made.notes == ("volume raised from 20 to 75 GiB: the image needs it",)
+
+
+def test_leftovers_of_earlier_runs_are_noted():
+    left = Tagged(Kind.INSTANCE, "i-1", "", "r-0", "running", "us-east-1")
+    assert "earlier runs that still exist: 1;" in plan(facts(CHEAP, leftovers=(left,))).notes[0]
+
+
+@given(st.lists(st.sampled_from(["0.10", "0.80", "0.90", "7.00"]), min_size=1, max_size=6), st.integers(1, 9))
+def test_no_offer_of_a_plan_costs_more_than_its_worst_case_or_its_cap(prices: list[str], cap: int):
+    found = facts(*(offer("g6.xlarge", str(number), usd) for number, usd in enumerate(prices)))
+    try:
+        made = plan(found, max_usd=str(cap))
+    except UsageError:
+        assert all(rent_usd(Decimal(usd), volume_gib=150, hours=Decimal(1)) > cap for usd in prices)
+        return
+    costs = [rent_usd(o.usd_per_hour, volume_gib=made.volume_gib, hours=Decimal(1)) for o in made.offers]
+    assert max(costs) == made.worst_case_usd <= cap
+
+
+def test_run_ids_sort_by_time_and_tell_the_name():
+    early = new_run_id("movielens", NOON, "ff")
+    assert early == "20261124-1200-movielens-ff"
+    assert early < new_run_id("a", NOON + timedelta(minutes=1), "00")

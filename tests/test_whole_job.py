@@ -1,0 +1,292 @@
+"""The whole job through the real command, as a subprocess, against a mocked cloud that outlives it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import ROOT, Done, run, start, state, wait_for
+
+SMALL = ["--epochs", "2", "--batch-size", "32"]
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ratings")
+    done = run("trainer", "synthesize", str(folder / "films"), "--users", "90", "--items", "80", cwd=folder)
+    assert done.exit_status == 0, done.stderr
+    return folder / "films"
+
+
+class MockCloud:
+    """`orchestrator mock-cloud` as a user starts it by hand."""
+
+    def __init__(self, folder: Path, scenario: Mapping[str, Any]) -> None:
+        path = folder / "scenario.json"
+        path.write_text(json.dumps(scenario))
+        self.process = start("orchestrator", "mock-cloud", "--scenario", str(path), cwd=folder)
+        assert self.process.stdout is not None
+        self.endpoint = self.process.stdout.readline().strip()
+        assert self.endpoint.startswith("http://127.0.0.1:"), self.process.stderr
+
+    @property
+    def billable(self) -> list[Any]:
+        """What still exists and is ours or costs money."""
+        return [thing for thing in state(self.endpoint) if thing.get("state") != "terminated"]
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=20)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, request: pytest.FixtureRequest) -> Generator[MockCloud]:
+    folder = tmp_path / "cloud"
+    folder.mkdir()
+    mock = MockCloud(folder, getattr(request, "param", {}))
+    yield mock
+    mock.stop()
+
+
+def launch(cloud: MockCloud, ratings: Path, *flags: str, cwd: Path) -> Done:
+    return run(
+        "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint, "--json",
+        "--data", str(ratings), *SMALL, *flags, cwd=cwd,
+    )  # fmt: skip
+
+
+def only_run_folder(cwd: Path) -> Path:
+    (folder,) = [path for path in (cwd / "runs").iterdir() if (path / "run.json").exists()]
+    return folder
+
+
+def rated_by(ratings: Path) -> dict[str, set[str]]:
+    rated: dict[str, set[str]] = {}
+    for line in (ratings / "ratings.csv").read_text().splitlines()[1:]:
+        user, item, *_ = line.split(",")
+        rated.setdefault(user, set()).add(item)
+    return rated
+
+
+def test_the_whole_job_brings_recommendations_home_and_leaves_nothing(cloud: MockCloud, ratings: Path, tmp_path: Path):
+    done = launch(cloud, ratings, "--k", "7", cwd=tmp_path)
+    assert done.exit_status == 0, done.stderr
+    answer = done.answer
+    folder = only_run_folder(tmp_path)
+    rated = rated_by(ratings)
+    titles = json.loads((folder / "titles.json").read_text())
+    recommended = dict(line.split("\t") for line in (folder / "recs").read_text().splitlines())
+    assert set(recommended) == set(rated)
+    for user, items in recommended.items():
+        names = [item.split(",")[0] for item in items.rstrip(":").split(":")]
+        assert len(set(names)) == 7
+        assert not rated[user] & set(names)
+        assert set(names) <= set(titles)
+    wanted = {
+        "recs",
+        "gl.nc",
+        "features_input",
+        "features_output",
+        "samples_input",
+        "metrics.jsonl",
+        "log.txt",
+    }
+    assert wanted <= set(answer["artifacts"])
+    assert all(Path(artifact["path"]).stat().st_size == artifact["bytes"] for artifact in answer["artifacts"].values())
+    assert answer["teardown"]["survivors"] == []
+    assert {name.split()[0] for name in answer["teardown"]["deleted"]} == {"instance", "key", "security"}
+    assert answer["metrics"]["network.ndcg@100"] > 0
+    assert answer["hours"] > 0
+    assert cloud.billable == []
+    assert json.loads((folder / "run.json").read_text())["outcome"]["exit_status"] == 0
+    assert not list(folder.glob("*.pem")), "the private key outlived the machine it opened"
+    assert "PRIVATE KEY" not in "".join(path.read_text(errors="replace") for path in folder.glob("*.json*"))
+
+
+@pytest.mark.parametrize("cloud", [{"host_key": "wrong"}], indirect=True)
+def test_a_machine_with_another_host_key_is_refused_and_torn_down(cloud: MockCloud, ratings: Path, tmp_path: Path):
+    done = launch(cloud, ratings, cwd=tmp_path)
+    assert done.exit_status == 1
+    assert "host key" in done.answer["error"]
+    assert done.answer["teardown"]["survivors"] == []
+    assert cloud.billable == []
+
+
+def test_a_failing_trainer_is_told_in_its_own_words_and_torn_down(cloud: MockCloud, ratings: Path, tmp_path: Path):
+    spec = tmp_path / "diverge.toml"
+    spec.write_text(
+        f'instance_types = ["g6.xlarge"]\nnetwork = "{ROOT / "configs/networks/dsstne-movielens.json"}"\n'
+        f'data = "{ratings}"\n[settings]\nlearning_rate = 1e38\nepochs = 3\n'
+    )
+    done = run(
+        "launch-and-train",
+        "--mock-cloud",
+        cloud.endpoint,
+        "--config",
+        str(spec),
+        "--json",
+        "--yes",
+        cwd=tmp_path,
+    )
+    assert done.exit_status == 1
+    assert "finite" in done.answer["error"]
+    assert done.answer["teardown"]["survivors"] == []
+    assert cloud.billable == []
+    assert (only_run_folder(tmp_path) / "log.txt").read_text()
+
+
+def started_training(cwd: Path) -> bool:
+    return any("epoch" in path.read_text() for path in cwd.glob("runs/*/log.txt"))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_torn_down(cloud: MockCloud, ratings: Path, tmp_path: Path, sent: signal.Signals):
+    process = start(
+        "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint, "--json",
+        "--data", str(ratings), "--epochs", "100000", cwd=tmp_path,
+    )  # fmt: skip
+    wait_for(lambda: started_training(tmp_path), what="the first epoch")
+    process.send_signal(sent)
+    stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(stdout)["teardown"]["survivors"] == []
+    assert cloud.billable == []
+
+
+def killed_in_training(cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: str) -> Path:
+    process = start(
+        "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint,
+        "--data", str(ratings), "--epochs", "100000", *flags, cwd=tmp_path,
+    )  # fmt: skip
+    wait_for(lambda: started_training(tmp_path), what="the first epoch")
+    process.kill()
+    process.communicate(timeout=30)
+    return only_run_folder(tmp_path)
+
+
+def test_after_kill_9_a_sweep_finds_and_deletes_all_that_the_ledger_names(
+    cloud: MockCloud, ratings: Path, tmp_path: Path
+):
+    folder = killed_in_training(cloud, ratings, tmp_path)
+    ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    created = {entry["resource_id"] for entry in ledger if entry["event"] == "created"}
+    left = {thing["id"] for thing in cloud.billable}
+    assert left
+    came_along = {"volume", "network interface"}
+    assert left - created <= {thing["id"] for thing in cloud.billable if thing["kind"] in came_along}
+    done = run("orchestrator", "sweep", "--dry-run", "--mock-cloud", cloud.endpoint, "--yes", "--json", cwd=tmp_path)
+    assert done.exit_status == 0, done.stderr
+    assert done.answer["survivors"] == []
+    assert cloud.billable == []
+
+
+def test_after_kill_9_down_gives_back_what_the_ledger_names(cloud: MockCloud, ratings: Path, tmp_path: Path):
+    folder = killed_in_training(cloud, ratings, tmp_path)
+    done = run("orchestrator", "down", folder.name, "--json", cwd=tmp_path)
+    assert done.exit_status == 0, done.stderr
+    assert cloud.billable == []
+    again = run("orchestrator", "down", str(folder), "--json", cwd=tmp_path)
+    assert (again.exit_status, again.answer["survivors"]) == (0, [])
+
+
+def test_after_kill_9_the_machine_ends_itself_when_its_time_is_over(cloud: MockCloud, ratings: Path, tmp_path: Path):
+    killed_in_training(cloud, ratings, tmp_path, "--max-hours", "0.005")
+    wait_for(
+        lambda: not [thing for thing in cloud.billable if thing["kind"] == "instance"],
+        what="the self-destruct timer",
+    )
+
+
+BAD_NETWORK = '{"Kind": "FeedForward", "Layerz": []}'
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "bad.csv"], "bad.csv:3: "),
+        (["--network", "nowhere.json"], "nowhere.json"),
+        (["--network", "bad.json"], "Layerz"),
+        (["--instance-type", "g99.xlarge"], "g99.xlarge"),
+        (["--ami", "ami-0123456789abcdef0"], "ami-0123456789abcdef0"),
+        (["--ami", "ami-d6f2e6bc"], "dlami-base"),
+        (["--max-usd", "0.01"], "0.01"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+        (["--epochs", "0"], "epochs"),
+    ],
+)
+def test_bad_input_gives_one_clear_line_and_creates_nothing(
+    standing: MockCloud, ratings: Path, tmp_path: Path, flags: list[str], expected: str
+):
+    (tmp_path / "bad.csv").write_text("userId,movieId,rating,timestamp\n1,2,3,4\n1,abc\n")
+    (tmp_path / "bad.json").write_text(BAD_NETWORK)
+    given = flags if "--data" in flags else ["--data", str(ratings), *flags]
+    done = run("launch-and-train", "--dry-run", "--mock-cloud", standing.endpoint, *given, cwd=tmp_path)
+    assert done.exit_status == 2, done.stderr
+    assert len(done.error_lines) == 1
+    assert expected in done.error_lines[0]
+    assert "Traceback" not in done.stderr
+    assert standing.billable == []
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Generator[MockCloud]:
+    mock = MockCloud(tmp_path_factory.mktemp("standing"), {})
+    yield mock
+    mock.stop()
+
+
+def test_a_real_rental_is_not_begun_without_a_terminal_or_yes(ratings: Path, tmp_path: Path):
+    done = run("launch-and-train", "--data", str(ratings), cwd=tmp_path)
+    assert done.exit_status == 2
+    assert done.error_lines == ["error: no terminal to ask on; pass --yes to rent without asking"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_lists_what_goes_and_changes_nothing(standing: MockCloud, ratings: Path, tmp_path: Path):
+    done = run(
+        "orchestrator", "plan", "--dry-run", "--mock-cloud", standing.endpoint,
+        "--data", str(ratings), "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.exit_status == 0, done.stderr
+    plan = done.answer
+    paths = {file["path"] for file in plan["upload"]["files"]}
+    assert f"data/{ratings.name}/ratings.csv" in paths
+    assert "tree/trainer/cli.py" in paths
+    assert plan["open_to"][0]["port"] == 22
+    assert plan["open_to"][0]["cidr"].endswith("/32")
+    assert float(plan["worst_case_usd"]) > float(plan["offers"][0]["usd_per_hour"])
+    assert standing.billable == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", ["launch-and-train", "orchestrator", "trainer"])
+def test_help_does_not_import_what_is_heavy(program: str, tmp_path: Path):
+    module = "trainer.cli" if program == "trainer" else "orchestrator.cli"
+    code = (
+        f"import sys, {module}; heavy = {{'jax', 'boto3', 'numpy', 'pydantic', 'paramiko', 'moto'}};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert run(program, "--help", cwd=tmp_path).exit_status == 0
+
+
+def test_programs_do_not_read_the_callers_aws_settings_in_a_dry_run(
+    standing: MockCloud, ratings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text("[default]\nendpoint_url = http://192.0.2.1:9\nregion = eu-west-1\n")
+    monkeypatch.setitem(os.environ, "AWS_PROFILE", "nobody")
+    done = run(
+        "orchestrator", "plan", "--dry-run", "--mock-cloud", standing.endpoint,
+        "--data", str(ratings), "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.exit_status == 0, done.stderr
+    assert done.answer["account_id"] == "123456789012"

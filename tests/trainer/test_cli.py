@@ -1,0 +1,143 @@
+"""The trainer's verbs as a user types them: DSSTNE's own sequence, and what goes wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from trainer_checkerboard import SAMPLES, features_of, missing, write_checkerboard, write_network
+from typer.testing import CliRunner, Result
+
+from trainer.cli import app
+
+
+def trainer(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample of the walkthrough: generateNetCDF twice, then train."""
+    folder = tmp_path_factory.mktemp("walkthrough")
+    text = write_checkerboard(folder / "samples.txt")
+    for role in ("input", "output"):
+        done = trainer(
+            "generate-netcdf", "-d", f"gl_{role}", "-i", text, "-o", folder / f"gl_{role}.nc",
+            "-f", folder / f"features_{role}", "-s", folder / "samples_input", "-c",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+    network = write_network(folder / "config.json")
+    done = trainer(
+        "train", "-c", network, "-i", folder / "gl_input.nc", "-o", folder / "gl_output.nc",
+        "-n", folder / "gl.nc", "-b", 16, "-e", 40,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "NNNetwork::Train: Epoch 40, average error " in done.output
+    return folder
+
+
+def predict(files: Path, result: Path, *flags: object) -> dict[str, list[tuple[str, float]]]:
+    done = trainer(
+        "predict", "-d", "gl", "-n", files / "gl.nc", "-r", files / "samples.txt", "-s", result,
+        "-i", files / "features_input", "-o", files / "features_output", "-b", 16, *flags,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found: dict[str, list[tuple[str, float]]] = {}
+    for line in result.read_text().splitlines():
+        sample, _, items = line.partition("\t")
+        assert items.endswith(":")
+        pairs = (item.split(",") for item in items[:-1].split(":"))
+        found[sample] = [(name, float(score)) for name, score in pairs]
+    return found
+
+
+def test_predict_lists_k_unseen_features_best_first(files: Path, tmp_path: Path):
+    found = predict(files, tmp_path / "recs", "-k", 4)
+    assert list(found) == [f"s{n}" for n in range(SAMPLES)]
+    for number in range(SAMPLES):
+        items = found[f"s{number}"]
+        assert items[0][0] == f"f{missing(number)}"
+        assert [score for _, score in items] == sorted((score for _, score in items), reverse=True)
+        assert not {name for name, _ in items} & {f"f{feature}" for feature in features_of(number)}
+
+
+def test_predict_leaves_out_what_the_filter_lists(files: Path, tmp_path: Path):
+    filtered = tmp_path / "filter"
+    filtered.write_text("".join(f"s{n}\tf{missing(n)}\n" for n in range(SAMPLES)))
+    found = predict(files, tmp_path / "recs", "-k", 4, "-f", filtered)
+    assert all(f"f{missing(n)}" not in dict(found[f"s{n}"]) for n in range(SAMPLES))
+
+
+def test_predict_multiplies_scores_by_the_filter_when_told_to(files: Path, tmp_path: Path):
+    kept = predict(files, tmp_path / "kept", "-k", 12, "--keep-seen")
+    filtered = tmp_path / "filter"
+    filtered.write_text("s0\tf0,10:f1\n")
+    found = predict(files, tmp_path / "recs", "-k", 12, "-f", filtered, "--multiply-filter")
+    assert dict(found["s0"])["f0"] == pytest.approx(10 * dict(kept["s0"])["f0"], abs=0.006)
+    assert dict(found["s0"])["f1"] == 0
+    assert found["s1"] == kept["s1"]
+
+
+def test_a_network_that_exists_is_not_replaced(files: Path):
+    before = (files / "gl.nc").read_bytes()
+    done = trainer(
+        "train", "-c", files / "config.json", "-i", files / "gl_input.nc", "-o", files / "gl_output.nc",
+        "-n", files / "gl.nc",
+    )  # fmt: skip
+    assert done.exit_code == 2
+    assert "Network file already exists" in done.output
+    assert (files / "gl.nc").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["-d", "other"], "reads dataset 'gl_input'"),
+        (["-n", "nowhere.nc"], "nowhere.nc"),
+        (["-r", "nowhere.txt"], "nowhere.txt"),
+        (["-p", "4.3q"], "not a number format"),
+    ],
+)
+def test_predict_names_what_it_cannot_use(files: Path, tmp_path: Path, flags: list[str], expected: str):
+    given = {
+        "-d": "gl", "-n": files / "gl.nc", "-r": files / "samples.txt", "-s": tmp_path / "recs",
+        "-i": files / "features_input", "-o": files / "features_output",
+    }  # fmt: skip
+    given[flags[0]] = flags[1]
+    done = trainer("predict", *(word for pair in given.items() for word in pair))
+    assert done.exit_code == 2, done.output
+    assert expected in done.output
+    assert not (tmp_path / "recs").exists()
+
+
+def test_check_counts_and_evaluate_prints_the_network_beside_popularity(files: Path):
+    done = trainer("check", "-c", files / "config.json", "--data", files / "samples.txt", "--json")
+    assert json.loads(done.output) == {
+        "samples": 60,
+        "features": 12,
+        "nnz": 300,
+        "parameters": 128 * 8 + 8 + 8 * 128 + 128,
+    }
+    done = trainer("evaluate", "--network", files / "config.json", "--data", files / "samples.txt", "-b", 16, "-e", 30)
+    assert done.exit_code == 0, done.output
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()[1:]}
+    assert set(rows) == {"network", "popularity"}
+    assert float(rows["network"][2]) > float(rows["popularity"][2])
+
+
+def test_a_broken_network_is_named_by_its_path(tmp_path: Path):
+    (tmp_path / "bad.json").write_text('{"Layerz": []}')
+    data = write_checkerboard(tmp_path / "samples.txt")
+    done = trainer("check", "-c", tmp_path / "bad.json", "--data", data)
+    assert done.exit_code == 2
+    assert done.output.count("\n") == 1
+    assert "$.Layerz" in done.output
+
+
+def test_the_run_directory_of_a_failed_job_says_so_last(tmp_path: Path):
+    (tmp_path / "spec.json").write_text('{"data": "nowhere"}')
+    write_network(tmp_path / "network.json")
+    done = trainer("train", "--run-dir", tmp_path)
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1].startswith("error: ")
+    assert (tmp_path / "exit").read_text() == "2\n"
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"

@@ -1,0 +1,103 @@
+"""Whole jobs on data whose recommendations are known."""
+
+import json
+from pathlib import Path
+
+import pytest
+from trainer_checkerboard import FEATURES, SAMPLES, features_of, missing, write_checkerboard, write_network
+
+from trainer.errors import DevicesMissing, NonFiniteError, SettingsError
+from trainer.job import measure, run_job
+from trainer.network_file import read_network_file
+from trainer.rundir import RunDirectory
+from trainer.settings import TrainSettings
+
+
+def job(folder: Path, **changes: object) -> RunDirectory:
+    run = folder / "run"
+    run.mkdir()
+    write_checkerboard(folder / "samples.txt")
+    write_network(run / "network.json")
+    settings = {"batch_size": 16, "epochs": 40, "k": 3}
+    spec = {"data": "../samples.txt", "settings": {**settings, **changes.pop("settings", {})}, **changes}  # type: ignore[dict-item]
+    (run / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    return RunDirectory(run)
+
+
+def recommended(directory: RunDirectory) -> dict[str, list[str]]:
+    lines = directory.recommendations.read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("\t") for line in lines)
+    return {sample: [item.split(",")[0] for item in items.rstrip(":").split(":")] for sample, items in pairs}
+
+
+def test_the_feature_a_sample_lacks_is_recommended_first_and_none_that_it_has(tmp_path: Path):
+    directory = job(tmp_path)
+    said: list[str] = []
+    run_job(directory, say=said.append)
+    found = recommended(directory)
+    assert list(found) == [f"s{n}" for n in range(SAMPLES)]
+    for number in range(SAMPLES):
+        items = found[f"s{number}"]
+        assert items[0] == f"f{missing(number)}"
+        assert not set(items) & {f"f{feature}" for feature in features_of(number)}
+        assert len(set(items)) == 3
+    assert any(line.startswith("epoch 40/40: loss ") for line in said)
+
+
+def test_a_job_leaves_every_file_of_the_contract_and_one_report_an_epoch(tmp_path: Path):
+    directory = job(tmp_path, settings={"epochs": 3, "held_out": 0.2})
+    run_job(directory, say=lambda _: None)
+    names = {path.name for path in directory.path.iterdir()}
+    assert {
+        "recs", "gl.nc", "gl_input.nc", "gl_output.nc", "features_input", "features_output", "samples_input",
+        "metrics.jsonl", "status.json",
+    } <= names  # fmt: skip
+    metrics = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [metric["value"] for metric in metrics if metric["name"] == "loss"]
+    assert len(losses) == 3
+    assert losses[2] < losses[0]
+    assert {"network.ndcg@100", "popularity.ndcg@100"} <= {metric["name"] for metric in metrics}
+    assert json.loads((directory.path / "status.json").read_text())["state"] == "done"
+    spec, connections = read_network_file(directory.network_file)
+    assert [connection.kernel.shape for connection in connections] == [(128, 8), (8, 128)]
+    assert spec.input.dataset == "gl_input"
+    assert len((directory.path / "features_output").read_text().splitlines()) == FEATURES
+
+
+def test_too_few_devices_are_refused_before_training(tmp_path: Path):
+    with pytest.raises(DevicesMissing, match="64 were promised"):
+        run_job(job(tmp_path, min_devices=64), say=lambda _: None)
+
+
+def test_a_diverging_loss_ends_the_job_and_leaves_no_recommendations(tmp_path: Path):
+    directory = job(tmp_path, settings={"learning_rate": 1e38})
+    with pytest.raises(NonFiniteError, match="lower the learning rate"):
+        run_job(directory, say=lambda _: None)
+    assert not directory.recommendations.exists()
+    assert not directory.network_file.exists()
+
+
+def test_an_unknown_setting_of_the_spec_is_refused_by_name(tmp_path: Path):
+    directory = job(tmp_path, settings={"epoch": 3})
+    with pytest.raises(SettingsError, match=r"spec\.json: settings\.epoch: "):
+        run_job(directory, say=lambda _: None)
+
+
+def test_a_trained_network_measures_as_it_did_in_its_run(tmp_path: Path):
+    directory = job(tmp_path, settings={"held_out": 0.2, "epochs": 10})
+    run_job(directory, say=lambda _: None)
+    lines = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
+    then = {line["name"]: line["value"] for line in lines if "." in line["name"]}
+    now = measure(
+        directory.network_file,
+        tmp_path / "samples.txt",
+        TrainSettings(held_out=0.2, batch_size=16),
+        say=lambda _: None,
+    )
+    assert now == pytest.approx(then, abs=1e-6)
+    assert now["network.recall@10"] >= now["popularity.recall@10"]
+
+
+def test_measuring_without_anything_held_out_is_refused(tmp_path: Path):
+    with pytest.raises(SettingsError, match="held_out"):
+        measure(tmp_path / "n.json", tmp_path, TrainSettings(), say=lambda _: None)

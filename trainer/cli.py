@@ -1,0 +1,224 @@
+"""The command line: parses, calls, prints and gives the exit status. It decides nothing; a verb's modules
+are imported when the verb is called, so that help answers at once and `check` runs without JAX.
+"""
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Read sparse data, train a network over every device, predict and measure.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Network = Annotated[Path, typer.Option("--network", "-c", help="Network definition (JSON).")]
+Data = Annotated[Path, typer.Option("--data", help="Ratings table, folder of one, or DSSTNE text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+BatchSize = Annotated[int, typer.Option("-b", "--batch-size", help="Samples a step.")]
+Epochs = Annotated[int, typer.Option("-e", "--epochs", help="Passes over the data.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of weights, order, corruption and split.")]
+
+
+@app.command()
+def retrieve(
+    url: Annotated[str, typer.Argument(help="http, https or file URL, or a path.")],
+    into: Annotated[Path, typer.Option("--into", help="Folder it is kept in.")] = Path("data"),
+    sha256: Annotated[str | None, typer.Option("--sha256", help="Checksum it must have.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a dataset by URL, once; archives are unpacked."""
+    from trainer.data.retrieve import retrieve as fetch
+
+    with _answering():
+        path = fetch(url, into=into, sha256=sha256)
+        typer.echo(json.dumps({"path": str(path)}) if as_json else str(path))
+
+
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="Folder to write ratings.csv, movies.csv and tags.csv to.")],
+    users: Annotated[int, typer.Option("--users", min=1, help="Samples.")] = 600,
+    items: Annotated[int, typer.Option("--items", min=1, help="Features.")] = 500,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 1,
+) -> None:
+    """Make up a MovieLens-shaped dataset with tastes and a long tail in it."""
+    from trainer.data.synthesize import synthesize as make_up
+
+    with _answering():
+        make_up(folder, users=users, items=items, seed=seed)
+
+
+@app.command("generate-netcdf")
+def generate_netcdf(
+    dataset: Annotated[str, typer.Option("-d", "--dataset", help="Name stored in the file.")],
+    source: Annotated[Path, typer.Option("-i", "--input", help="Samples: DSSTNE text or ratings, file or folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="NetCDF file to write.")],
+    features: Annotated[Path, typer.Option("-f", "--features", help="Feature index file.")],
+    samples: Annotated[Path, typer.Option("-s", "--samples", help="Sample index file.")],
+    create: Annotated[bool, typer.Option("-c", "--create", help="Begin an empty feature index.")] = False,
+    merge: Annotated[bool, typer.Option("-m", "--merge", help="Add new features to the index.")] = False,
+    kind: Annotated[str, typer.Option("-t", "--type", help="indicator or analog.")] = "indicator",
+) -> None:
+    """Convert samples to a NetCDF dataset and its index files (DSSTNE's generateNetCDF)."""
+    from trainer.data.generate import GenerateOptions
+    from trainer.data.generate import generate_netcdf as generate
+
+    with _answering():
+        generate(
+            GenerateOptions(
+                dataset_name=dataset,
+                input_path=source,
+                output_path=output,
+                feature_index=features,
+                sample_index=samples,
+                create=create,
+                merge=merge,
+                kind=kind,
+            ),
+            typer.echo,
+        )
+
+
+@app.command()
+def check(network: Network, data: Data, as_json: AsJson = False) -> None:
+    """Say whether network and data can be used, without JAX and without a device."""
+    from trainer.inputs import check as look
+
+    with _answering():
+        counts = look(network, data)
+        text = ", ".join(f"{value:,} {name}" for name, value in counts.items())
+        typer.echo(json.dumps(counts) if as_json else text)
+
+
+@app.command()
+def train(
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Do what DIR/spec.json asks; nothing else is given.")
+    ] = None,
+    network: Annotated[Path | None, typer.Option("-c", "--network", help="Network definition (JSON).")] = None,
+    inputs: Annotated[Path | None, typer.Option("-i", "--input", help="NetCDF of the input dataset.")] = None,
+    targets: Annotated[Path | None, typer.Option("-o", "--output", help="NetCDF of the target dataset.")] = None,
+    result: Annotated[Path | None, typer.Option("-n", "--result", help="Network file to write.")] = None,
+    batch_size: BatchSize = 1024,
+    epochs: Epochs = 40,
+    alpha: Annotated[float | None, typer.Option("-alpha", help="Learning rate.", show_default="0.025")] = None,
+    l2: Annotated[float | None, typer.Option("-lambda", help="L2 decay.", show_default="0.0001")] = None,
+    l1: Annotated[float, typer.Option("-lambda1", help="L1 decay.")] = 0.0,
+    mu: Annotated[float | None, typer.Option("-mu", help="Momentum, beta1 or decay.", show_default="0.5")] = None,
+    mu1: Annotated[float | None, typer.Option("-mu1", help="Adam's beta2.", show_default="0.999")] = None,
+    seed: Seed = 12134,
+) -> None:
+    """Train a network: over a run directory, or with the flags of DSSTNE's train."""
+    with _answering():
+        if run_dir is not None:
+            _train_run(run_dir)
+            return
+        from trainer.errors import SettingsError
+        from trainer.programs import TrainFiles, train_files
+        from trainer.settings import TrainSettings
+
+        if network is None or inputs is None or targets is None or result is None:
+            raise SettingsError("-c, -i, -o and -n are wanted, or --run-dir alone")
+        rates = {"learning_rate": alpha, "l2": l2, "l1": l1, "momentum": mu, "momentum2": mu1}
+        settings = TrainSettings.of(batch_size=batch_size, epochs=epochs, seed=seed, **rates)
+        train_files(TrainFiles(network, inputs, targets, result), settings, say=typer.echo)
+
+
+@app.command()
+def predict(
+    dataset: Annotated[str, typer.Option("-d", help="Dataset name without its suffix _input.")],
+    network: Annotated[Path, typer.Option("-n", help="Trained network.")],
+    samples: Annotated[Path, typer.Option("-r", help="Samples to recommend for (DSSTNE text).")],
+    input_features: Annotated[Path, typer.Option("-i", help="Feature index of the input layer.")],
+    output_features: Annotated[Path, typer.Option("-o", help="Feature index of the output layer.")],
+    result: Annotated[Path, typer.Option("-s", help="File of recommendations to write.")],
+    filter_path: Annotated[
+        Path | None, typer.Option("-f", help="Features not to recommend, by sample (DSSTNE text).")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Recommendations a sample.")] = 100,
+    batch_size: Annotated[int, typer.Option("-b", min=1, help="Samples a step.")] = 1024,
+    score_format: Annotated[str, typer.Option("-p", help="Score format.")] = "4.3f",
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Recommend what a sample already has, too.")] = False,
+    multiply: Annotated[
+        bool,
+        typer.Option("--multiply-filter", help="As DSSTNE: multiply scores by the filter's values, keep seen."),
+    ] = False,
+) -> None:
+    """Recommend features for samples (DSSTNE's predict); what a sample has is left out."""
+    from trainer.programs import PredictFiles, PredictOptions, predict_files
+
+    with _answering():
+        predict_files(
+            PredictFiles(dataset, network, samples, input_features, output_features, result, filter_path),
+            PredictOptions(k, batch_size, keep_seen, multiply, score_format),
+            say=typer.echo,
+        )
+
+
+@app.command()
+def evaluate(
+    network: Annotated[Path, typer.Option("--network", help="Definition (JSON) to train first, or gl.nc.")],
+    data: Data,
+    held_out: Annotated[float, typer.Option("--held-out", help="Fraction of each sample hidden.")] = 0.2,
+    batch_size: BatchSize = 256,
+    epochs: Epochs = 10,
+    seed: Seed = 12134,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a network on held-out features, beside popularity."""
+    from trainer.job import measure
+    from trainer.settings import TrainSettings
+
+    with _answering():
+        settings = TrainSettings.of(batch_size=batch_size, epochs=epochs, held_out=held_out, seed=seed)
+        metrics = measure(network, data, settings, say=lambda line: typer.echo(line, err=True))
+        typer.echo(json.dumps(metrics) if as_json else _table(metrics))
+
+
+def trainer_program() -> None:
+    """The script `trainer`."""
+    app(prog_name="trainer")
+
+
+def _train_run(run_dir: Path) -> None:
+    from trainer.errors import TrainerError
+    from trainer.job import fail, run_job
+    from trainer.rundir import RunDirectory
+
+    directory = RunDirectory(run_dir)
+    try:
+        run_job(directory, say=typer.echo)
+    except TrainerError as error:
+        # The error is the log's last line, and `exit` the last file.
+        typer.echo(f"error: {error}", err=True)
+        fail(directory, error)
+        raise typer.Exit(error.exit_status) from error
+    directory.write_exit(0)
+
+
+@contextmanager
+def _answering() -> Generator[None]:
+    from trainer.errors import TrainerError
+
+    try:
+        yield
+    except TrainerError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_status) from error
+
+
+def _table(metrics: dict[str, float]) -> str:
+    names = [name.removeprefix("network.") for name in metrics if name.startswith("network.")]
+    lines = [f"{'':<12}" + "".join(f"{name:>15}" for name in names)]
+    lines += [
+        f"{model:<12}" + "".join(f"{metrics[f'{model}.{name}']:>15.4f}" for name in names)
+        for model in ("network", "popularity")
+    ]
+    return "\n".join(lines)

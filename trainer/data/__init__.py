@@ -1,0 +1,1 @@
+"""Datasets: text and tables in, NetCDF and batches out. Nothing here knows JAX."""

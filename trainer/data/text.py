@@ -1,0 +1,242 @@
+"""DSSTNE's text format: one line a sample, `name TAB feature[,value]:feature[,value]:…`. Streaming; errors name
+file and line. What the samples stand for is unknown here.
+"""
+
+import math
+import re
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from trainer.errors import DataError
+from trainer.filing import read_lines, replacing
+from trainer.sparse import FeatureIndex, SparseDataset
+
+Tell = Callable[[str], None]
+
+_PROGRESS_EVERY = 10_000
+_LARGEST_FLOAT = 3.4028234663852886e38
+_SMALLEST_NORMAL_FLOAT = 1.1754943508222875e-38
+_NUMBER = re.compile(
+    r"\s*[+-]?(?:0x(?:[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(?:p[+-]?\d+)?|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+    r"|inf(?:inity)?|nan)",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A dataset and the two indexes, additions included."""
+
+    dataset: SparseDataset
+    features: FeatureIndex
+    samples: FeatureIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How text is read. `update`: unknown features are added, else dropped. `analog`: values are kept.
+    `strict`: a malformed line is an error, else it is told and passed over.
+    """
+
+    update: bool = False
+    analog: bool = False
+    strict: bool = False
+    tell: Tell = lambda _: None
+
+
+def convert_text(
+    path: Path,
+    *,
+    name: str,
+    features: FeatureIndex | None = None,
+    samples: FeatureIndex | None = None,
+    reading: Reading | None = None,
+) -> Converted:
+    """The samples of a file, or of every file of a folder, as a dataset called `name` (DSSTNE spec 1.1, 1.2).
+
+    `features` and `samples` are what is known already; without `features` the index begins empty and grows.
+    Rows are the samples seen here, by sample id; a repeated sample replaces its row.
+    """
+    wanted = reading or Reading()
+    parser = _Parser(
+        features=dict(features.ids) if features else {},
+        samples=dict(samples.ids) if samples else {},
+        update=wanted.update or features is None,
+        reading=wanted,
+    )
+    paths = text_files(path)
+    wanted.tell(f"Indexing {len(paths)} files")
+    for one in paths:
+        wanted.tell(f"\tIndexing file: {one}")
+        parser.read(one)
+    return parser.result(name)
+
+
+def text_files(path: Path) -> list[Path]:
+    """The file itself, or every entry of the folder in byte order."""
+    if not path.exists():
+        raise DataError("not found", path)
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.iterdir(), key=lambda entry: str(entry).encode("utf-8", "surrogateescape"))
+    for entry in found:
+        if entry.is_dir():
+            raise DataError("is a directory; only files are read", entry)
+    return found
+
+
+def write_text(dataset: SparseDataset, path: Path) -> None:
+    """Write a dataset that has sample and feature names, aside and renamed."""
+    if dataset.sample_names is None or dataset.features is None:
+        raise ValueError(f"dataset {dataset.name} has no names")
+    names = dataset.features.names()
+    with (
+        replacing(path) as aside,
+        aside.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+    ):
+        for row, sample in enumerate(dataset.sample_names):
+            file.write(f"{sample}\t{':'.join(_pieces(dataset, row, names))}\n")
+
+
+def read_filter(path: Path, *, features: FeatureIndex, samples: FeatureIndex) -> SparseDataset:
+    """A filter (DSSTNE spec 7.4): for each sample of `samples` by id, features and the value that multiplies
+    their score. A feature without a value, or with one that is no number, has 0; unknown samples and
+    features are passed over; a later line for a sample replaces the earlier.
+    """
+    rows: dict[int, tuple[array[int], array[float]]] = {}
+    for one in text_files(path):
+        for line in read_lines(one):
+            sample, tab, data = line.partition("\t")
+            if not tab or sample not in samples.ids:
+                continue
+            row = rows[samples.ids[sample]] = (array("I"), array("f"))
+            for piece in data.split(":"):
+                feature, _, value = piece.partition(",")
+                if feature in features.ids:
+                    row[0].append(features.ids[feature])
+                    row[1].append(_leading_number(value) or 0.0)
+    ordered = [rows.get(number, (array("I"), array("f"))) for number in range(len(samples))]
+    return _dataset("filter", features, ordered, analog=True, sample_names=None)
+
+
+@dataclass(slots=True)
+class _Parser:
+    features: dict[str, int]
+    samples: dict[str, int]
+    update: bool
+    reading: Reading
+    rows: dict[int, tuple["array[int]", "array[float]"]] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def read(self, path: Path) -> None:
+        last = time.monotonic()
+        for number, line in enumerate(read_lines(path), 1):
+            if not line:
+                continue
+            sample, tab, data = line.partition("\t")
+            if not tab:
+                self._malformed(line, path, number)
+                continue
+            self.rows[self.samples.setdefault(sample, len(self.samples))] = self._row(data, path, number)
+            if len(self.samples) % _PROGRESS_EVERY == 0:
+                now = time.monotonic()
+                self.reading.tell(
+                    f"Progress Parsing (Sample {len(self.samples)}, Time {now - last:f}, Total {now - self.started:f})"
+                )
+                last = now
+
+    def result(self, name: str) -> Converted:
+        seen = sorted(self.rows)
+        names = {number: sample for sample, number in self.samples.items()}
+        features = FeatureIndex(self.features)
+        rows = [self.rows[number] for number in seen]
+        sample_names = [names[number] for number in seen]
+        dataset = _dataset(name, features, rows, analog=self.reading.analog, sample_names=sample_names)
+        return Converted(dataset, features, FeatureIndex(self.samples))
+
+    def _malformed(self, line: str, path: Path, number: int) -> None:
+        if self.reading.strict:
+            raise DataError(f"no tab: `sample TAB feature:feature:…` is wanted, not {line[:60]!r}", path, number)
+        self.reading.tell(f"Warning: Skipping over malformed line ({line}) at line {number}")
+
+    def _row(self, data: str, path: Path, number: int) -> tuple["array[int]", "array[float]"]:
+        pieces = data.split(":")
+        if "," not in data and not self.reading.analog:
+            return array("I", self._known(pieces)), array("f")
+        ids, values = array("I"), array("f")
+        for piece in pieces:
+            parts = piece.split(",")
+            if len(parts) > 1 and not parts[-1]:
+                parts.pop()
+            if not parts[0]:
+                continue
+            # The value is looked at even where it is not kept or the feature is unknown, as DSSTNE does.
+            value = self._value(piece, parts, path, number)
+            for feature in self._known(parts[:1]):
+                ids.append(feature)
+                values.append(value)
+        return ids, values
+
+    def _known(self, names: Iterable[str]) -> Iterator[int]:
+        features = self.features
+        for name in names:
+            found = features.get(name)
+            if found is None:
+                if not name or not self.update:
+                    continue
+                found = features[name] = len(features)
+            yield found
+
+    def _value(self, piece: str, parts: Sequence[str], path: Path, number: int) -> float:
+        if len(parts) == 1:
+            return 0.0
+        if len(parts) > 2:
+            self.reading.tell(
+                f"Warning: Data point [{piece}] at line {number} has more than 1 value for feature "
+                f"(actual value: {len(parts)}). Keeping the first value and ignoring subsequent values."
+            )
+        value = _leading_number(parts[1])
+        if value is None:
+            raise DataError(f"value {parts[1]!r} of feature {parts[0]!r} is no number", path, number)
+        if math.isfinite(value) and value != 0 and not _SMALLEST_NORMAL_FLOAT <= abs(value) <= _LARGEST_FLOAT:
+            raise DataError(f"value {parts[1]!r} of feature {parts[0]!r} is out of range", path, number)
+        return value
+
+
+def _leading_number(text: str) -> float | None:
+    """The number `text` begins with, as C's `strtof` finds it; `None` if it begins with none."""
+    found = _NUMBER.match(text)
+    if found is None:
+        return None
+    number = found[0].strip()
+    return float.fromhex(number) if "x" in number.lower() else float(number)
+
+
+def _dataset(
+    name: str,
+    features: FeatureIndex,
+    rows: Sequence[tuple["array[int]", "array[float]"]],
+    *,
+    analog: bool,
+    sample_names: Sequence[str] | None,
+) -> SparseDataset:
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(ids) for ids, _ in rows], out=indptr[1:])
+    empty = np.zeros(0, np.uint32)
+    indices = np.concatenate([empty, *(np.frombuffer(ids, np.uint32) for ids, _ in rows if ids)])
+    values = None
+    if analog:
+        kept = (np.frombuffer(row, np.float32) for _, row in rows if row)
+        values = np.concatenate([empty.astype(np.float32), *kept])
+    return SparseDataset(name, features.width, indptr, indices, values, sample_names, features)
+
+
+def _pieces(dataset: SparseDataset, row: int, names: Sequence[str]) -> Iterator[str]:
+    for entry in range(dataset.indptr[row], dataset.indptr[row + 1]):
+        name = names[int(dataset.indices[entry])]
+        yield name if dataset.values is None else f"{name},{dataset.values[entry]:.9g}"

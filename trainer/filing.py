@@ -1,0 +1,33 @@
+"""Files as every reader and writer of data opens them: lines end at LF alone, bytes that are no UTF-8 survive,
+and nothing half-written stands under its final name.
+"""
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.errors import DataError
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file without their LF; a CR is kept. `DataError` if it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            for line in file:
+                yield line.removesuffix("\n")
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A name to write to, which takes the place of `path` if all goes well and vanishes if not."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield aside
+        aside.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror or error}", path) from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""Network and data brought together: loaded, split, and found to fit each other, or refused. NumPy only, so
+that a user's machine can check a job before anything is rented.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.data.load import LoadedData, load_data
+from trainer.data.split import hold_out
+from trainer.network import NetworkSpec, parameter_count, read_network, resolve_widths
+from trainer.settings import TrainSettings
+from trainer.sparse import FeatureIndex, SparseDataset
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A network with its widths, and data of those widths. `held_out` is hidden from training, row by row."""
+
+    spec: NetworkSpec
+    loaded: LoadedData
+    training: SparseDataset
+    held_out: SparseDataset | None
+
+    @property
+    def features(self) -> FeatureIndex:
+        """Names of the features, in and out."""
+        if self.loaded.dataset.features is None:
+            raise ValueError("loaded data names its features")
+        return self.loaded.dataset.features
+
+
+def prepare(network: NetworkSpec, data: Path, settings: TrainSettings) -> Inputs:
+    """Load `data`, split it as the settings say and give the network its widths."""
+    loaded = load_data(data)
+    whole = loaded.dataset
+    widths = dict.fromkeys((network.input.dataset, network.output.dataset), whole.width)
+    spec = resolve_widths(network, widths)
+    if settings.held_out == 0:
+        return Inputs(spec, loaded, whole, None)
+    training, held_out = hold_out(whole, fraction=settings.held_out, seed=settings.seed)
+    return Inputs(spec, loaded, training, held_out)
+
+
+def check(network: Path, data: Path) -> dict[str, int]:
+    """Counts of samples, features, interactions and parameters, if network and data fit each other."""
+    inputs = prepare(read_network(network), data, TrainSettings())
+    whole = inputs.loaded.dataset
+    return {
+        "samples": whole.samples,
+        "features": len(inputs.features),
+        "nnz": whole.nnz,
+        "parameters": parameter_count(inputs.spec),
+    }

@@ -1,0 +1,150 @@
+"""Whole jobs: a run directory from its `spec.json` to its artifacts, and a measurement of one network on one
+dataset. Each is told step by step to `say`; the steps themselves live below.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from trainer.data.features import write_index
+from trainer.data.netcdf import write_dataset
+from trainer.errors import NetworkError, SettingsError, TrainerError
+from trainer.evaluate import evaluate
+from trainer.inputs import Inputs, prepare
+from trainer.network import parameter_count, read_network
+from trainer.network_file import read_network_file, write_network
+from trainer.predict import Question, Ready, ranked, write_recommendations
+from trainer.rundir import RunDirectory, State, Status
+from trainer.settings import JobSpec, TrainSettings
+from trainer.sharding import make_mesh
+from trainer.sparse import FeatureIndex
+from trainer.state import connections_of, create_state
+from trainer.train import EpochReport, TrainingData, find_devices, train
+
+Say = Callable[[str], None]
+
+
+def run_job(directory: RunDirectory, *, say: Say) -> None:
+    """Do what `spec.json` asks: convert, train, measure, recommend; every result lies in the directory."""
+    directory.write_status(Status(State.STARTING))
+    job = JobSpec.read(directory.spec)
+    inputs = prepare(read_network(directory.path / job.network), directory.path / job.data, job.settings)
+    _write_inputs(directory, inputs)
+    mesh = make_mesh(job.settings.data_shards, find_devices(job.min_devices))
+    say(_opening(inputs, mesh))
+
+    def on_epoch(report: EpochReport) -> None:
+        say(epoch_text(report))
+        directory.report(report.step, "loss", report.loss)
+        directory.report(report.step, "samples_per_second", report.samples_per_second)
+        directory.write_status(_status(State.TRAINING, report))
+
+    data = TrainingData(inputs.training, inputs.training)
+    state = train(inputs.spec, data, job.settings, mesh=mesh, tell=on_epoch)
+    write_network(directory.network_file, inputs.spec, connections_of(state, inputs.spec))
+    epochs = job.settings.epochs
+    directory.write_status(Status(State.PREDICTING, epochs, epochs))
+    ready = Ready(inputs.spec, state.params, mesh)
+    _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
+    directory.write_status(Status(State.DONE, epochs, epochs))
+
+
+def measure(network: Path, data: Path, settings: TrainSettings, *, say: Say) -> dict[str, float]:
+    """`network.ndcg@100`, `popularity.ndcg@100`, … on the held-out part of `data`. A definition (JSON) is
+    trained on the rest first; a trained network (NetCDF) is asked as it is.
+    """
+    if settings.held_out == 0:
+        raise SettingsError("held_out: something must be held out to measure with")
+    mesh = make_mesh(settings.data_shards, find_devices())
+    trained = network.suffix == ".nc"
+    spec, connections = read_network_file(network) if trained else (read_network(network), None)
+    inputs = prepare(spec, data, settings)
+    if inputs.held_out is None:
+        raise ValueError("held_out is not 0, so there is a held-out part")
+    if trained and spec.input.width != inputs.spec.input.width:
+        raise NetworkError(f"has {spec.input.width} input units, the data {inputs.spec.input.width}", "input", network)
+    if connections is not None:
+        state = create_state(inputs.spec, settings, mesh, connections=connections)
+    else:
+        state = train(
+            inputs.spec,
+            TrainingData(inputs.training, inputs.training),
+            settings,
+            mesh=mesh,
+            tell=lambda report: say(epoch_text(report)),
+        )
+    ready = Ready(inputs.spec, state.params, mesh)
+    live = len(inputs.features)
+    return evaluate(ready, inputs.training, inputs.held_out, batch_size=settings.batch_size, live=live)
+
+
+def epoch_text(report: EpochReport) -> str:
+    """One line of the log."""
+    return (
+        f"epoch {report.epoch}/{report.epochs}: loss {report.loss:.4f}, "
+        f"regularization {report.regularization:.4f}, {report.samples_per_second:,.0f} samples/s"
+    )
+
+
+def fail(directory: RunDirectory, error: TrainerError) -> None:
+    """Leave word of a failure."""
+    directory.write_status(Status(State.FAILED))
+    directory.write_exit(error.exit_status)
+
+
+def _write_inputs(directory: RunDirectory, inputs: Inputs) -> None:
+    """What the network is trained on, in DSSTNE's files."""
+    for name in sorted({inputs.spec.input.dataset, inputs.spec.output.dataset}):
+        write_dataset(replace(inputs.training, name=name), directory.dataset(name))
+    write_index(inputs.features, directory.index("features_input"))
+    write_index(inputs.features, directory.index("features_output"))
+    names = inputs.loaded.dataset.sample_names or ()
+    samples = FeatureIndex({name: row for row, name in enumerate(names)})
+    write_index(samples, directory.index("samples_input"))
+    if inputs.loaded.titles:
+        directory.write(directory.titles.name, json.dumps(dict(inputs.loaded.titles), ensure_ascii=False))
+
+
+def _measure_and_recommend(
+    directory: RunDirectory, inputs: Inputs, ready: Ready, *, settings: TrainSettings, say: Say
+) -> None:
+    if inputs.held_out is not None:
+        live = len(inputs.features)
+        metrics = evaluate(ready, inputs.training, inputs.held_out, batch_size=settings.batch_size, live=live)
+        for name, value in metrics.items():
+            directory.report(0, name, value)
+            say(f"{name} {value:.4f}")
+    whole = inputs.loaded.dataset
+    samples = ranked(
+        ready,
+        Question(whole, exclude=whole),
+        k=settings.k,
+        batch_size=settings.batch_size,
+        feature_names=inputs.features.names(),
+    )
+    count = write_recommendations(directory.recommendations, samples)
+    say(f"recommendations for {count:,} samples in {directory.recommendations.name}")
+
+
+def _opening(inputs: Inputs, mesh: Mesh) -> str:
+    training, whole = inputs.training, inputs.loaded.dataset
+    kind = mesh.devices.flat[0].device_kind
+    return (
+        f"{training.samples:,} samples × {len(inputs.features):,} features, {training.nnz:,} of "
+        f"{whole.nnz:,} interactions, {parameter_count(inputs.spec):,} parameters, {mesh.size} × {kind} "
+        f"(data {mesh.shape['data']} × model {mesh.shape['model']})"
+    )
+
+
+def _status(state: State, report: EpochReport) -> Status:
+    return Status(
+        state=state,
+        epoch=report.epoch,
+        epochs=report.epochs,
+        loss=report.loss,
+        samples_per_second=report.samples_per_second,
+        seconds_left=report.seconds_left,
+    )

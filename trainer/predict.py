@@ -1,0 +1,115 @@
+"""Recommendations: the best features of every sample that it does not have yet, and the file `recs` that
+lists them by name in DSSTNE's format. Knows nothing of training.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh
+
+from trainer.data.batches import single_batches
+from trainer.filing import replacing
+from trainer.network import NetworkSpec
+from trainer.sharding import to_mesh
+from trainer.sparse import SparseDataset
+from trainer.topk import make_recommend
+
+SCORE_FORMAT = "4.3f"
+"""DSSTNE's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A network ready to be asked."""
+
+    spec: NetworkSpec
+    params: Any
+    """As in `TrainState`."""
+    mesh: Mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, row by row: `inputs` in input features, the others in output features."""
+
+    inputs: SparseDataset
+    exclude: SparseDataset | None = None
+    """Features that are not to be recommended."""
+    multiply: SparseDataset | None = None
+    """Features whose score is multiplied by the value: DSSTNE's filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The recommendations of one sample, best first."""
+
+    sample: str
+    items: tuple[tuple[str, float], ...]
+
+
+def recommend(
+    ready: Ready, question: Question, *, k: int, batch_size: int, live: int
+) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]:
+    """Ids [batch, k] and scores [batch, k] of the samples in row order, batch by batch; only features
+    below `live` are listed, id -1 stands where a sample has none left.
+    """
+    ask = make_recommend(ready.spec, ready.mesh, k=min(k, live))
+    shards = ready.mesh.shape["data"]
+
+    def batches(dataset: SparseDataset | None) -> Iterator[Any]:
+        return repeat(None) if dataset is None else single_batches(dataset, batch_size=batch_size, shards=shards)
+
+    left = question.inputs.samples
+    for inputs, exclude, multiply in zip(
+        batches(question.inputs), batches(question.exclude), batches(question.multiply), strict=False
+    ):
+        on_mesh = to_mesh((inputs, exclude, multiply), ready.mesh)
+        ids, scores = jax.device_get(ask(ready.params, *on_mesh, live))
+        rows = min(left, len(ids))
+        left -= rows
+        yield ids[:rows], scores[:rows]
+
+
+def ranked(
+    ready: Ready, question: Question, *, k: int, batch_size: int, feature_names: Sequence[str]
+) -> Iterator[Ranked]:
+    """The recommendations of every sample by name; `question.inputs` must have sample names."""
+    names = iter(question.inputs.sample_names or ())
+    for ids, scores in recommend(ready, question, k=k, batch_size=batch_size, live=len(feature_names)):
+        for row, score_row in zip(ids, scores, strict=True):
+            listed = zip(row.tolist(), score_row.tolist(), strict=True)
+            items = tuple((feature_names[int(feature)], float(score)) for feature, score in listed if feature >= 0)
+            yield Ranked(next(names), items)
+
+
+def write_recommendations(path: Path, samples: Iterator[Ranked], *, score_format: str = SCORE_FORMAT) -> int:
+    """Write `sample TAB feature,score:feature,score:` lines aside and rename; returns how many."""
+    count = 0
+    with replacing(path) as aside, aside.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        for sample in samples:
+            items = "".join(f"{name},{score:{score_format}}:" for name, score in sample.items)
+            file.write(f"{sample.sample}\t{items}\n")
+            count += 1
+    return count
+
+
+def union(first: SparseDataset, second: SparseDataset) -> SparseDataset:
+    """The features of both, row by row; both have the same rows and width, values are dropped."""
+    rows = np.concatenate([_rows(first), _rows(second)])
+    order = np.argsort(rows, kind="stable")
+    return replace(
+        first,
+        indptr=first.indptr + second.indptr,
+        indices=np.concatenate([first.indices, second.indices])[order],
+        values=None,
+    )
+
+
+def _rows(dataset: SparseDataset) -> npt.NDArray[np.int64]:
+    return np.repeat(np.arange(dataset.samples), np.diff(dataset.indptr))

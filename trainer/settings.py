@@ -1,0 +1,76 @@
+"""What a training run is asked for: `TrainSettings`, and `JobSpec`, the `spec.json` of a run
+directory. Two runs with equal settings, data, network and mesh give the same losses.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainer.errors import SettingsError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainSettings(_Strict):
+    """Settings of one training. Defaults of the optimizer part are those of DSSTNE's `train`
+    (spec section 4.1); a network that states its own `Optimizer` overrides `None`s.
+    """
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    epochs: Annotated[int, Field(ge=1)] = 10
+    k: Annotated[int, Field(ge=1)] = 10
+    """Recommendations per sample."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of each sample's features hidden from training and used to measure."""
+    seed: Annotated[int, Field(ge=0)] = 12134
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """`None`: the network's own, else 0.025."""
+    l2: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay (`-lambda`). `None`: the network's own, else 0.0001."""
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """`-mu`: momentum, beta1 or decay, by optimizer. `None`: the network's own, else 0.5."""
+    momentum2: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """`-mu1`: beta2 of Adam. `None`: the network's own, else 0.999."""
+    data_shards: Annotated[int, Field(ge=1)] = 1
+    """Size of mesh axis `data`; axis `model` takes the remaining devices."""
+    report_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between two reports."""
+
+    @classmethod
+    def of(cls, **values: object) -> "TrainSettings":
+        """The settings of these values; one outside its range raises `SettingsError` naming it."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(_first_problem(error)) from error
+
+
+class JobSpec(_Strict):
+    """`spec.json`: what the orchestrator asks of the trainer. Paths are relative to the run
+    directory.
+    """
+
+    data: str
+    """A ratings table, a folder of one, or a file in DSSTNE's text format."""
+    network: str = "network.json"
+    min_devices: Annotated[int, Field(ge=1)] = 1
+    """Refuse to train when JAX sees fewer devices than this."""
+    settings: TrainSettings = TrainSettings()
+
+    @classmethod
+    def read(cls, path: Path) -> "JobSpec":
+        """Parse `path`; a wrong or unknown key raises `SettingsError` naming it."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise SettingsError(f"{path}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']} (given: {first['input']!r})"
