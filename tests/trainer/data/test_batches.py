@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.data.batches import capacity_of, paired_batches, sample_order, single_batches
+from trainer.data.split import hold_out
+from trainer.errors import SettingsError
+from trainer.sparse import SparseBatch, SparseDataset
+
+WIDTH = 128
+
+
+def dataset(lengths: list[int], seed: int = 0) -> SparseDataset:
+    rng = np.random.default_rng(seed)
+    rows = [np.sort(rng.choice(WIDTH, length, replace=False)) for length in lengths]
+    indptr = np.cumsum([0, *lengths]).astype(np.int64)
+    indices = np.concatenate([np.zeros(0, np.uint32), *rows]).astype(np.uint32)
+    return SparseDataset("d", WIDTH, indptr, indices, np.arange(len(indices), dtype=np.float32))
+
+
+def entries(batch: SparseBatch, shards: int) -> list[tuple[int, int, float]]:
+    """(row in the batch, feature, value) of every entry that is no padding."""
+    part, capacity = len(batch.sample_mask) // shards, len(batch.indices) // shards
+    found = []
+    for place, (row, index) in enumerate(zip(batch.rows, batch.indices, strict=True)):
+        if row < part:
+            found.append((row + place // capacity * part, index, batch.values[place]))
+        else:
+            assert (row, index) == (part, WIDTH)
+    return found
+
+
+LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=30)
+
+
+@given(LENGTHS, st.integers(1, 8), st.sampled_from([1, 2, 4]), st.booleans())
+def test_every_entry_comes_once_in_the_row_of_its_sample(lengths: list[int], size: int, shards: int, shuffle: bool):
+    data = dataset(lengths)
+    order = sample_order(len(lengths), shuffle=shuffle, seed=3, epoch=1)
+    seen: list[tuple[int, int, float]] = []
+    visited = 0
+    for batch, same in paired_batches(data, data, batch_size=size * shards, shards=shards, order=order):
+        assert same is batch
+        real = int(batch.sample_mask.sum())
+        assert batch.sample_mask.tolist() == [1.0] * real + [0.0] * (len(batch.sample_mask) - real)
+        seen += [(int(order[visited + row]), index, value) for row, index, value in entries(batch, shards)]
+        part = len(batch.indices) // shards
+        assert all((np.diff(batch.rows[s * part : (s + 1) * part]) >= 0).all() for s in range(shards))
+        visited += real
+    assert visited == len(lengths)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    assert sorted(seen) == sorted(zip(owner.tolist(), data.indices.tolist(), data.values.tolist(), strict=True))
+
+
+def test_an_epoch_has_few_shapes_and_little_padding():
+    data = dataset(list(np.random.default_rng(1).integers(1, 60, 2000)))
+    order = sample_order(2000, shuffle=True, seed=0, epoch=1)
+    batches = [batch for batch, _ in paired_batches(data, data, batch_size=64, order=order)]
+    assert len({len(batch.indices) for batch in batches}) <= 3
+    assert sum(len(batch.indices) for batch in batches) <= 1.25 * data.nnz + len(batches) * 128
+
+
+@given(st.integers(0, 10**7))
+def test_a_quarter_of_a_capacity_at_most_is_padding(nnz: int):
+    capacity = capacity_of(nnz)
+    assert nnz <= capacity
+    assert nnz <= 128 or capacity <= nnz * 1.25 + 1
+
+
+def test_batches_that_cannot_be_dealt_evenly_are_refused():
+    with pytest.raises(SettingsError, match="batch_size: 10 samples cannot be dealt to 4 shards"):
+        next(single_batches(dataset([1, 2]), batch_size=10, shards=4))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    assert sample_order(5, shuffle=False, seed=1, epoch=1).tolist() == [0, 1, 2, 3, 4]
+    first = sample_order(50, shuffle=True, seed=1, epoch=1)
+    assert sorted(first) == list(range(50))
+    assert first.tolist() == sample_order(50, shuffle=True, seed=1, epoch=1).tolist()
+    assert first.tolist() != sample_order(50, shuffle=True, seed=1, epoch=2).tolist()
+
+
+@given(LENGTHS, st.sampled_from([0.1, 0.2, 0.5]))
+def test_holding_out_parts_every_row_in_two(lengths: list[int], fraction: float):
+    data = dataset(lengths)
+    training, held_out = hold_out(data, fraction=fraction, seed=7)
+    for row, length in enumerate(lengths):
+        kept = training.indices[training.indptr[row] : training.indptr[row + 1]]
+        hidden = held_out.indices[held_out.indptr[row] : held_out.indptr[row + 1]]
+        assert sorted([*kept, *hidden]) == data.indices[data.indptr[row] : data.indptr[row + 1]].tolist()
+        assert len(hidden) == max(int(fraction * length), 1 if length >= 5 else 0)
+    again, _ = hold_out(data, fraction=fraction, seed=7)
+    assert again.indices.tolist() == training.indices.tolist()
