@@ -3,6 +3,7 @@ Names are unknown here.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,28 +38,8 @@ def make_recommend(spec: NetworkSpec, mesh: Mesh, *, k: int) -> Recommend:
     full [batch, features] is never brought to one device.
     """
     forward = forward_function(spec, mesh)
-    output = activation_function(spec.output)
-    softmax = spec.output.activation is Activation.SOFT_MAX
-
-    def of_shard(
-        logits: jax.Array, exclude: SparseBatch | None, multiply: SparseBatch | None, live: jax.Array
-    ) -> Recommendations:
-        units = logits.shape[1]
-        first = jax.lax.axis_index("model") * units
-        scores = _softmax(logits, first, spec.output.width) if softmax else output(logits)
-        if multiply is not None:
-            row, column = multiply.rows, _columns(multiply, first, units)
-            old = scores.at[row, column].get(mode="fill", fill_value=0.0)
-            scores = scores.at[row, column].set(old * multiply.values, mode="drop")
-        scores = jnp.where((jnp.arange(units) + first < live)[None, :], scores, -jnp.inf)
-        if exclude is not None:
-            scores = scores.at[exclude.rows, _columns(exclude, first, units)].set(-jnp.inf, mode="drop")
-        # [batch, units of the shard] -> [batch, k of the shard]
-        best, column = jax.lax.top_k(scores, min(k, units))
-        return Recommendations(column + first, best)
-
     shards = jax.shard_map(
-        of_shard,
+        partial(_best_of_shard, spec=spec, k=k),
         in_specs=(P("data", "model"), P("data"), P("data"), P()),
         out_specs=P("data", "model"),
     )
@@ -83,6 +64,32 @@ def make_recommend(spec: NetworkSpec, mesh: Mesh, *, k: int) -> Recommend:
             return ask(params, inputs, exclude, multiply, jnp.int32(live))
 
     return recommend
+
+
+def _best_of_shard(
+    logits: jax.Array,
+    exclude: SparseBatch | None,
+    multiply: SparseBatch | None,
+    live: jax.Array,
+    *,
+    spec: NetworkSpec,
+    k: int,
+) -> Recommendations:
+    units = logits.shape[1]
+    first = jax.lax.axis_index("model") * units
+    softmax = spec.output.activation is Activation.SOFT_MAX
+    output = activation_function(spec.output)
+    scores = _softmax(logits, first, spec.output.width) if softmax else output(logits)
+    if multiply is not None:
+        row, column = multiply.rows, _columns(multiply, first, units)
+        old = scores.at[row, column].get(mode="fill", fill_value=0.0)
+        scores = scores.at[row, column].set(old * multiply.values, mode="drop")
+    scores = jnp.where((jnp.arange(units) + first < live)[None, :], scores, -jnp.inf)
+    if exclude is not None:
+        scores = scores.at[exclude.rows, _columns(exclude, first, units)].set(-jnp.inf, mode="drop")
+    # [batch, units of the shard] -> [batch, k of the shard]
+    best, column = jax.lax.top_k(scores, min(k, units))
+    return Recommendations(column + first, best)
 
 
 def _columns(batch: SparseBatch, first: jax.Array, units: int) -> jax.Array:

@@ -167,13 +167,13 @@ def test_the_gradient_is_the_finite_difference_of_the_loss(case: Case) -> None:
         np.testing.assert_allclose(gradient[first:, unit], difference[first:], rtol=1e-4, atol=1e-5)
 
 
-@every_target
-@every_case
-def test_a_loss_over_shards_is_the_loss_in_one_piece(case: Case, values: Any) -> None:
+def over_shards(case: Case, values: Any, logits: Matrix) -> tuple[Matrix, Matrix]:
+    """Losses, and the gradient of their sum, over two shards of samples and four of units."""
     mesh = mesh_of((2, 4))
     targets = batch_of(ROWS, UNITS, shards=2, values=values)
     # Units stored beyond the width hold what would be felt if anyone looked.
-    logits = jnp.asarray(np.pad(LOGITS, ((0, 0), (0, STORED_UNITS - UNITS)), constant_values=5.0), jnp.float32)
+    beyond = ((0, 0), (0, STORED_UNITS - UNITS))
+    z = jnp.asarray(np.pad(logits, beyond, constant_values=logits.max()), jnp.float32)
 
     def of_shard(z: jax.Array, targets: SparseBatch) -> jax.Array:
         shard = Shard(jax.lax.axis_index("model") * z.shape[1], UNITS, "model")
@@ -181,15 +181,28 @@ def test_a_loss_over_shards_is_the_loss_in_one_piece(case: Case, values: Any) ->
 
     @jax.jit
     def whole(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        over_shards = jax.shard_map(of_shard, in_specs=(P("data", "model"), P("data")), out_specs=P("data"))
-        return over_shards(z, targets), jax.grad(lambda z: over_shards(z, targets).sum())(z)
+        losses = jax.shard_map(of_shard, in_specs=(P("data", "model"), P("data")), out_specs=P("data"))
+        return losses(z, targets), jax.grad(lambda z: losses(z, targets).sum())(z)
 
     with jax.set_mesh(mesh):
-        losses, gradient = (np.asarray(array) for array in whole(logits))
-    alone = measured(case, batch_of(ROWS, UNITS, values=values))
-    np.testing.assert_allclose(losses, alone[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(gradient[:, :UNITS], alone[1], rtol=1e-5, atol=1e-6)
+        losses, gradient = (np.asarray(array) for array in whole(z))
     assert not gradient[:, UNITS:].any()
+    return losses, gradient[:, :UNITS]
+
+
+@every_target
+@every_case
+def test_a_loss_over_shards_is_the_loss_in_one_piece(case: Case, values: Any) -> None:
+    alone = measured(case, batch_of(ROWS, UNITS, values=values))
+    for array, expected in zip(over_shards(case, values, LOGITS), alone, strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_softmax_over_shards_survives_logits_too_large_to_exponentiate() -> None:
+    case = CASES[1]
+    losses, gradient = over_shards(case, None, LOGITS + 100.0)
+    np.testing.assert_allclose(losses, expected(case, LOGITS, None)[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected(case, LOGITS, None)[1], rtol=1e-4, atol=1e-5)
 
 
 @every_case

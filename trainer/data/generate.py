@@ -1,5 +1,5 @@
-"""DSSTNE's generateNetCDF: text to a NetCDF dataset and its two index files, with the original's messages,
-letter by letter (DSSTNE spec 2.1). Ratings tables are taken, too.
+"""DSSTNE's generateNetCDF: text to a NetCDF dataset and its two index files, with the original's messages
+(DSSTNE spec 2.1). Ratings tables are taken, too.
 """
 
 import tempfile
@@ -12,7 +12,7 @@ from trainer.data.features import read_index, write_index
 from trainer.data.movielens import is_ratings, read_ratings
 from trainer.data.netcdf import write_dataset
 from trainer.data.text import Converted, Reading, convert_text, write_text
-from trainer.errors import InputError, TrainerError
+from trainer.errors import DataError, SettingsError
 from trainer.sparse import FeatureIndex
 
 Tell = Callable[[str], None]
@@ -35,16 +35,7 @@ class GenerateOptions:
 
 
 def generate_netcdf(options: GenerateOptions, tell: Tell) -> None:
-    """Convert; index files are written before the NetCDF, and only if they have grown. Whatever is wrong raises
-    a `TrainerError` of exit status 1, as generateNetCDF exits.
-    """
-    try:
-        _generate(options, tell)
-    except InputError as error:
-        raise TrainerError(str(error)) from error
-
-
-def _generate(options: GenerateOptions, tell: Tell) -> None:
+    """Convert; index files are written before the NetCDF, and only if they have grown."""
     started = time.monotonic()
     _check(options)
     if options.create:
@@ -65,13 +56,11 @@ def _generate(options: GenerateOptions, tell: Tell) -> None:
 
 def _check(options: GenerateOptions) -> None:
     if options.create and options.merge:
-        raise TrainerError("Cannot create (-c) and update existing (-u) feature index. Please select only one.")
+        raise SettingsError("Cannot create (-c) and update existing (-m) feature index. Please select only one.")
     if options.kind not in (INDICATOR, ANALOG):
-        raise TrainerError(f"Unknown dataset type [{options.kind}]. Please select one of {{{INDICATOR},{ANALOG}}}")
+        raise SettingsError(f"Unknown dataset type [{options.kind}]. Please select one of {{{INDICATOR},{ANALOG}}}")
     if not options.create and not options.feature_index.exists():
-        raise TrainerError(f"Cannnot find a valid feature index file: {options.feature_index}")
-    if not options.input_path.exists():
-        raise TrainerError(f"{options.input_path} not found.")
+        raise DataError("Cannot find a valid feature index file; -c begins an empty one", options.feature_index)
 
 
 def _samples(options: GenerateOptions, tell: Tell) -> FeatureIndex:
