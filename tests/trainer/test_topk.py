@@ -125,6 +125,9 @@ def test_softmax_scores_are_probabilities_over_all_units_of_the_network(shape: t
     ids, found = recommended(shape, k=OUTPUTS, spec=spec, live=OUTPUTS)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(found, np.take_along_axis(probabilities, ids, axis=1), rtol=1e-4, atol=1e-30)
+    # Units that are not listed have their share all the same.
+    ids, found = recommended(shape, k=3, spec=spec)
+    np.testing.assert_allclose(found, np.take_along_axis(probabilities, ids, axis=1), rtol=1e-4, atol=1e-30)
 
 
 @every_mesh

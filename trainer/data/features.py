@@ -9,7 +9,7 @@ from trainer.errors import DataError
 from trainer.filing import read_lines, replacing
 from trainer.sparse import FeatureIndex
 
-_LEADING_INTEGER = re.compile(r"\s*([+-]?\d+)")
+_LEADING_INTEGER = re.compile(r"\s*([+-]?\d+)", re.ASCII)
 _UNSIGNED = 1 << 32
 
 

@@ -17,7 +17,7 @@ def load_data(path: Path) -> LoadedData:
     if is_ratings(path):
         return read_ratings(path)
     files = [path] if path.is_file() else [entry for entry in text_files(path) if not entry.name.startswith(".")]
-    if not files or not all("\t" in next(read_lines(one), "") for one in files):
+    if not files or not all("\t" in next(filter(None, read_lines(one)), "") for one in files):
         raise DataError(
             f"is no data that is known: {', '.join(RATINGS_FILES)} (or a folder with one of them), or DSSTNE "
             "text (`sample TAB feature:feature:…`) is wanted",

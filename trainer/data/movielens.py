@@ -4,6 +4,7 @@ appearance.
 """
 
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def _separator(table: Path) -> str | None:
 
 def _is_row(cells: Sequence[str]) -> bool:
     """Whether these are user, item and rating, or the heads of such columns."""
-    return len(cells) >= 3 and (_is_number(cells[2]) or _is_header(cells))
+    # A tab in the first of several cells belongs to DSSTNE text: there a sample's name ends.
+    return len(cells) >= 3 and "\t" not in cells[0] and (_is_number(cells[2]) or _is_header(cells))
 
 
 def _is_header(cells: Sequence[str]) -> bool:
@@ -77,10 +79,9 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def _read(table: Path, separator: str) -> pl.DataFrame:
@@ -112,7 +113,7 @@ def _read_fast(table: Path, separator: str, *, has_header: bool) -> pl.DataFrame
         pl.col(item).alias("item"),
         pl.col(rating).cast(pl.Float64, strict=False).alias("rating"),
     )
-    usable = frame.select(pl.all_horizontal(pl.all().is_not_null())).to_series().all()
+    usable = frame.select(pl.all_horizontal(pl.all().is_not_null(), pl.col("rating").is_finite())).to_series().all()
     return frame if usable else None
 
 
@@ -157,7 +158,9 @@ def _titles(folder: Path) -> dict[str, str]:
     for name, (separator, encoding, has_header) in _TITLE_FILES.items():
         path = folder / name
         if path.is_file():
-            lines = path.read_text(encoding=encoding, errors="replace").splitlines()[has_header:]
-            cells = csv.reader(lines) if separator == "," else (line.split(separator) for line in lines)
-            return {row[0]: row[1] for row in cells if len(row) >= 2}
+            with path.open(encoding=encoding, errors="replace", newline="") as lines:
+                if has_header:
+                    next(lines, None)
+                cells = csv.reader(lines) if separator == "," else (line.rstrip().split(separator) for line in lines)
+                return {row[0]: row[1] for row in cells if len(row) >= 2}
     return {}

@@ -50,7 +50,7 @@ def read_datasets(path: Path) -> dict[str, SparseDataset]:
         raise DataError(f"cannot be opened as NetCDF: {error.strerror or error}", path) from error
     with file:
         file.set_auto_mask(False)
-        count = int(_attribute(file, path, "datasets"))
+        count = _number(file, path, "datasets")
         found = [_read(file, path, number) for number in range(count)]
     return {dataset.name: dataset for dataset in found}
 
@@ -62,8 +62,8 @@ def _write(file: Any, name: str, dimension: str, values: npt.NDArray[Any]) -> No
 
 def _read(file: Any, path: Path, number: int) -> SparseDataset:
     name = str(_attribute(file, path, f"name{number}"))
-    bits = int(_attribute(file, path, f"attributes{number}"))
-    kind = int(_attribute(file, path, f"dataType{number}"))
+    bits = _number(file, path, f"attributes{number}")
+    kind = _number(file, path, f"dataType{number}")
     if not bits & _SPARSE or bits & (_INDEXED | _WEIGHTED) or kind not in _SCALES:
         raise DataError(
             f"dataset {name}: attributes {bits} and data type {kind} are not read yet; only sparse datasets are",
@@ -75,10 +75,13 @@ def _read(file: Any, path: Path, number: int) -> SparseDataset:
     ends = _integers(file, path, f"sparseEnd{number}")
     _check_offsets(starts, ends, nnz=nnz, path=path, number=number)
     indices = _integers(file, path, f"sparseIndex{number}")
+    _check_length(indices, f"sparseIndex{number}", nnz, path)
+    _check(indices >= 0, f"sparseIndex{number}", "is negative", indices, path)
     _check(indices < width, f"sparseIndex{number}", f"is not below the width {width}", indices, path)
     values = None
     if not bits & _BOOLEAN:
         values = (_variable(file, path, f"sparseData{number}") / _SCALES[kind]).astype(np.float32)
+        _check_length(values, f"sparseData{number}", nnz, path)
     indptr, order = _as_csr(starts, ends, nnz)
     return SparseDataset(
         name=name,
@@ -90,12 +93,12 @@ def _read(file: Any, path: Path, number: int) -> SparseDataset:
 
 
 def _width(file: Any, path: Path, number: int) -> int:
-    dimensions = int(_attribute(file, path, f"dimensions{number}"))
+    dimensions = _number(file, path, f"dimensions{number}")
     if not 1 <= dimensions <= 3:
         raise DataError(f"dimensions{number} is {dimensions}; 1 to 3 are wanted", path)
     width = 1
     for side in ("width", "height", "length")[:dimensions]:
-        width *= int(_attribute(file, path, f"{side}{number}"))
+        width *= _number(file, path, f"{side}{number}")
     return width
 
 
@@ -104,6 +107,7 @@ def _check_offsets(
 ) -> None:
     if len(starts) != len(ends):
         raise DataError(f"sparseStart{number} has {len(starts)} entries, sparseEnd{number} {len(ends)}", path)
+    _check(starts >= 0, f"sparseStart{number}", "is negative", starts, path)
     _check(ends >= starts, f"sparseEnd{number}", "is before its start", ends, path)
     _check(ends <= nnz, f"sparseEnd{number}", f"is beyond the {nnz} entries of sparseIndex{number}", ends, path)
 
@@ -112,6 +116,11 @@ def _check(holds: npt.NDArray[np.bool_], name: str, complaint: str, values: npt.
     if not holds.all():
         place = int(np.argmin(holds))
         raise DataError(f"{name}[{place}] = {values[place]} {complaint}", path)
+
+
+def _check_length(values: npt.NDArray[Any], name: str, nnz: int, path: Path) -> None:
+    if values.shape != (nnz,):
+        raise DataError(f"{name} has {values.size} entries, its dimension promises {nnz}", path)
 
 
 def _as_csr(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], nnz: int) -> tuple[npt.NDArray[np.int64], Any]:
@@ -130,6 +139,13 @@ def _attribute(file: Any, path: Path, name: str) -> Any:
         if spelled in file.ncattrs():
             return file.getncattr(spelled)
     raise DataError(f"has no attribute {name}; is it a dataset of generateNetCDF?", path)
+
+
+def _number(file: Any, path: Path, name: str) -> int:
+    value = _attribute(file, path, name)
+    if not isinstance(value, np.integer):
+        raise DataError(f"attribute {name} is {value!r}; one whole number is wanted", path)
+    return int(value)
 
 
 def _length(file: Any, path: Path, name: str) -> int:

@@ -3,6 +3,7 @@ data means is unknown here.
 """
 
 import hashlib
+import http.client
 import shutil
 import tarfile
 import tempfile
@@ -10,7 +11,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from trainer.errors import DataError
 from trainer.filing import replacing
@@ -19,6 +23,8 @@ _SCHEMES = ("http", "https", "file")
 _TIMEOUT_SECONDS = 60.0
 _CHUNK = 1 << 20
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, ValueError, RuntimeError)
+"""What the standard library raises over archives that are broken, truncated, encrypted or malicious."""
 
 
 def retrieve(url: str, *, into: Path, sha256: str | None = None) -> Path:
@@ -38,10 +44,11 @@ def retrieve(url: str, *, into: Path, sha256: str | None = None) -> Path:
         _fetch(url, file)
     try:
         _check(file, url, sha256)
+        return _unpacked(file, url) if name.lower().endswith(_ARCHIVES) else file
     except DataError:
+        # Kept, it would be found again and fail again.
         shutil.rmtree(folder)
         raise
-    return _unpacked(file, url) if name.lower().endswith(_ARCHIVES) else file
 
 
 def _local(path: Path, *, sha256: str | None) -> Path:
@@ -59,15 +66,24 @@ def _fetch(url: str, file: Path) -> None:
             replacing(file) as aside,
             aside.open("wb") as target,
         ):
-            shutil.copyfileobj(answer, target, _CHUNK)
+            target.writelines(_chunks(answer, url))
             promised = answer.headers.get("Content-Length")
             if promised is not None and target.tell() != int(promised):
                 raise DataError(f"broke off after {target.tell()} of {promised} bytes; try again", url)
     except urllib.error.HTTPError as error:
         error.close()
         raise DataError(f"the server answers {error.code} {error.reason}", url) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise DataError(f"cannot be fetched: {getattr(error, 'reason', None) or error}", url) from error
+
+
+def _chunks(answer: Any, url: str) -> Iterator[bytes]:
+    """What the server sends. Its failures are told apart here from those of the disk."""
+    try:
+        while chunk := answer.read(_CHUNK):
+            yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"broke off: {error}; try again", url) from error
 
 
 def _check(file: Path, url: str, sha256: str | None) -> None:
@@ -88,7 +104,7 @@ def _unpacked(file: Path, url: str) -> Path:
             inside.mkdir()
             try:
                 _unpack(file, inside)
-            except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError) as error:
+            except _BROKEN as error:
                 raise DataError(f"cannot be unpacked: {error}", url) from error
             inside.rename(folder)
     found = [entry for entry in folder.iterdir() if not entry.name.startswith(("__MACOSX", "."))]

@@ -19,8 +19,7 @@ from trainer.sparse import FeatureIndex, SparseDataset
 Tell = Callable[[str], None]
 
 _PROGRESS_EVERY = 10_000
-_LARGEST_FLOAT = 3.4028234663852886e38
-_SMALLEST_NORMAL_FLOAT = 1.1754943508222875e-38
+_SMALLEST_NORMAL_FLOAT = float(np.finfo(np.float32).tiny)
 _NUMBER = re.compile(
     r"\s*[+-]?(?:0x(?:[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(?:p[+-]?\d+)?|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
     r"|inf(?:inity)?|nan)",
@@ -203,7 +202,7 @@ class _Parser:
         value = _leading_number(parts[1])
         if value is None:
             raise DataError(f"value {parts[1]!r} of feature {parts[0]!r} is no number", path, number)
-        if math.isfinite(value) and value != 0 and not _SMALLEST_NORMAL_FLOAT <= abs(value) <= _LARGEST_FLOAT:
+        if _is_out_of_range(parts[1], value):
             raise DataError(f"value {parts[1]!r} of feature {parts[0]!r} is out of range", path, number)
         return value
 
@@ -214,7 +213,25 @@ def _leading_number(text: str) -> float | None:
     if found is None:
         return None
     number = found[0].strip()
-    return float.fromhex(number) if "x" in number.lower() else float(number)
+    if "x" not in number.lower():
+        return float(number)
+    try:
+        return float.fromhex(number)
+    except OverflowError:
+        return -math.inf if number.startswith("-") else math.inf
+
+
+def _is_out_of_range(text: str, value: float) -> bool:
+    """Whether a 4-byte float cannot hold what `text` says: it is too large, or smaller than any normal one."""
+    found = _NUMBER.match(text)
+    said = found[0].lower().strip().lstrip("+-") if found else ""
+    if said.startswith(("inf", "nan")):
+        return False
+    # array rounds to the nearest 4-byte float, as strtof does.
+    rounded = abs(array("f", [value])[0])
+    mantissa = said[2:].partition("p")[0] if said.startswith("0x") else said.partition("e")[0]
+    is_zero = not mantissa.strip("0.")
+    return math.isinf(rounded) or (rounded < _SMALLEST_NORMAL_FLOAT and not is_zero)
 
 
 def _dataset(
