@@ -113,8 +113,11 @@ def alone(optimizer: OptimizerName) -> Run:
     return Run(everything_on(optimizer), ROWS, settings=TrainSettings(l2=0.01, l1=0.001))
 
 
-@pytest.mark.parametrize("optimizer", [OptimizerName.NESTEROV, OptimizerName.ADAM], ids=lambda name: name.name)
-@pytest.mark.parametrize("shape", OTHER_MESHES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "optimizer"),
+    [*((shape, OptimizerName.ADAM) for shape in OTHER_MESHES), ((2, 4), OptimizerName.NESTEROV)],
+    ids=str,
+)
 def test_losses_and_weights_are_the_same_on_every_mesh(shape: tuple[int, int], optimizer: OptimizerName) -> None:
     one = alone(optimizer)
     many = Run(everything_on(optimizer), ROWS, mesh=shape, settings=TrainSettings(l2=0.01, l1=0.001))

@@ -19,6 +19,7 @@ MULTIPLIED = random_rows(SAMPLES, LIVE, seed=3, most=5)
 FACTORS = [np.random.default_rng(n).uniform(-2.0, 4.0, len(row)).tolist() for n, row in enumerate(MULTIPLIED)]
 
 every_mesh = pytest.mark.parametrize("shape", MESHES, ids=str)
+one_and_many = pytest.mark.parametrize("shape", [(1, 1), (2, 4)], ids=str)
 
 
 def linear(seed: int = 0) -> tuple[Connection, ...]:
@@ -92,7 +93,7 @@ def test_what_is_excluded_is_never_listed_and_the_rest_moves_up(shape: tuple[int
     assert (ids == NOBODY).any()
 
 
-@every_mesh
+@one_and_many
 def test_a_multiplier_acts_on_the_score_before_the_best_are_chosen(shape: tuple[int, int]) -> None:
     spec = network(Activation.SIGMOID, ErrorFunction.CROSS_ENTROPY)
     scores = 1.0 / (1.0 + np.exp(-scores_by_hand()))
@@ -117,7 +118,7 @@ def test_an_excluded_feature_stays_out_whatever_it_is_multiplied_by() -> None:
     assert (ids == NOBODY).all()
 
 
-@every_mesh
+@one_and_many
 def test_softmax_scores_are_probabilities_over_all_units_of_the_network(shape: tuple[int, int]) -> None:
     spec = network(Activation.SOFT_MAX, ErrorFunction.CROSS_ENTROPY)
     powers = np.exp(scores_by_hand() - 50.0)
@@ -130,7 +131,7 @@ def test_softmax_scores_are_probabilities_over_all_units_of_the_network(shape: t
     np.testing.assert_allclose(found, np.take_along_axis(probabilities, ids, axis=1), rtol=1e-4, atol=1e-30)
 
 
-@every_mesh
+@one_and_many
 def test_places_beyond_the_last_feature_stay_empty(shape: tuple[int, int]) -> None:
     ids, found = recommended(shape, k=OUTPUTS + 30)
     assert ids.shape == found.shape == (SAMPLES, OUTPUTS + 30)
