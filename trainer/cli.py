@@ -45,7 +45,7 @@ def retrieve(
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Folder to write ratings.csv, movies.csv and tags.csv to.")],
     users: Annotated[int, typer.Option("--users", min=1, help="Samples.")] = 600,
-    items: Annotated[int, typer.Option("--items", min=1, help="Features.")] = 500,
+    items: Annotated[int, typer.Option("--items", min=2, help="Features.")] = 500,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 1,
 ) -> None:
     """Make up a MovieLens-shaped dataset with tastes and a long tail in it."""

@@ -56,6 +56,8 @@ def capacity_of(nnz: int) -> int:
 
 def _batch_size(asked: int, samples: int, shards: int) -> int:
     """No larger than the samples there are, so that little is padding."""
+    if asked < 1:
+        raise SettingsError(f"batch_size: {asked} samples are no batch; at least 1 is wanted")
     if asked % shards:
         raise SettingsError(f"batch_size: {asked} samples cannot be dealt to {shards} shards")
     return min(asked, round_up(max(samples, 1), shards))

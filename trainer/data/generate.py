@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.data.features import read_index, write_index
 from trainer.data.movielens import is_ratings, read_ratings
 from trainer.data.netcdf import write_dataset
-from trainer.data.text import Converted, Reading, convert_text, write_text
+from trainer.data.text import Converted, Reading, check_names, convert_text, write_text
 from trainer.errors import DataError, SettingsError
 from trainer.sparse import FeatureIndex
 
@@ -59,6 +59,8 @@ def _check(options: GenerateOptions) -> None:
         raise SettingsError("Cannot create (-c) and update existing (-m) feature index. Please select only one.")
     if options.kind not in (INDICATOR, ANALOG):
         raise SettingsError(f"Unknown dataset type [{options.kind}]. Please select one of {{{INDICATOR},{ANALOG}}}")
+    if not options.dataset_name.isprintable():
+        raise SettingsError(f"-d {options.dataset_name!r}: a dataset's name is printable text")
     if not options.create and not options.feature_index.exists():
         raise DataError("Cannot find a valid feature index file; -c begins an empty one", options.feature_index)
 
@@ -92,6 +94,7 @@ def _convert(options: GenerateOptions, samples: FeatureIndex, features: FeatureI
     if not is_ratings(source):
         return convert_text(source, name=name, features=features, samples=samples, reading=reading)
     table = read_ratings(source, analog=reading.analog).dataset
+    check_names(table.sample_names or (), table.features.ids if table.features else (), source)
     tell(f"Indexing 1 files\n\tIndexing file: {source}")
     # By way of text, so that a table obeys the same rules of indexes and rows.
     with tempfile.TemporaryDirectory() as scratch:

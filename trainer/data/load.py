@@ -16,14 +16,14 @@ def load_data(path: Path) -> LoadedData:
         raise DataError("no such data file or folder", path)
     if is_ratings(path):
         return read_ratings(path)
-    files = [path] if path.is_file() else [entry for entry in text_files(path) if not entry.name.startswith(".")]
+    files = text_files(path, hidden=False)
     if not files or not all("\t" in next(filter(None, read_lines(one)), "") for one in files):
         raise DataError(
             f"is no data that is known: {', '.join(RATINGS_FILES)} (or a folder with one of them), or DSSTNE "
             "text (`sample TAB feature:feature:…`) is wanted",
             path,
         )
-    converted = convert_text(path, name="samples", reading=Reading(strict=True))
+    converted = convert_text(path, name="samples", reading=Reading(strict=True, hidden=False))
     if converted.dataset.nnz == 0:
         raise DataError("holds no features", path)
     return LoadedData(converted.dataset, {})

@@ -124,10 +124,28 @@ def _rows(table: Path, separator: str, *, has_header: bool) -> Iterator[tuple[st
     for number, line in enumerate(lines, 1 + has_header):
         if not line.strip():
             continue
-        cells = next(csv.reader([line])) if separator == "," else line.split(separator)
+        cells = _cells(line) if separator == "," else line.split(separator)
+        if not _is_utf8(line):
+            raise DataError("is not in UTF-8; user, item and rating are wanted in it", table, number)
         if len(cells) < 3 or not cells[0] or not cells[1] or not _is_number(cells[2]):
             raise DataError(f"user, item and rating are wanted, not {line.strip()[:60]!r}", table, number)
         yield cells[0], cells[1], float(cells[2])
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a line of CSV; none if it is too broken to have any."""
+    try:
+        return next(csv.reader([line]))
+    except csv.Error:
+        return []
+
+
+def _is_utf8(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _dataset(frame: pl.DataFrame, *, analog: bool) -> SparseDataset:
@@ -158,9 +176,11 @@ def _titles(folder: Path) -> dict[str, str]:
     for name, (separator, encoding, has_header) in _TITLE_FILES.items():
         path = folder / name
         if path.is_file():
-            with path.open(encoding=encoding, errors="replace", newline="") as lines:
+            with path.open(encoding=encoding, errors="replace") as lines:
                 if has_header:
                     next(lines, None)
-                cells = csv.reader(lines) if separator == "," else (line.rstrip().split(separator) for line in lines)
-                return {row[0]: row[1] for row in cells if len(row) >= 2}
+                # Line by line: a quote that is never closed spoils its own title alone.
+                bare = (line.rstrip("\n") for line in lines)
+                rows = (_cells(line) if separator == "," else line.split(separator) for line in bare)
+                return {row[0]: row[1] for row in rows if len(row) >= 2}
     return {}

@@ -61,7 +61,9 @@ def _write(file: Any, name: str, dimension: str, values: npt.NDArray[Any]) -> No
 
 
 def _read(file: Any, path: Path, number: int) -> SparseDataset:
-    name = str(_attribute(file, path, f"name{number}"))
+    name = _attribute(file, path, f"name{number}")
+    if not isinstance(name, str):
+        raise DataError(f"attribute name{number} is {name!r}; text is wanted", path)
     bits = _number(file, path, f"attributes{number}")
     kind = _number(file, path, f"dataType{number}")
     if not bits & _SPARSE or bits & (_INDEXED | _WEIGHTED) or kind not in _SCALES:

@@ -4,6 +4,7 @@ data means is unknown here.
 
 import hashlib
 import http.client
+import lzma
 import shutil
 import tarfile
 import tempfile
@@ -23,7 +24,9 @@ _SCHEMES = ("http", "https", "file")
 _TIMEOUT_SECONDS = 60.0
 _CHUNK = 1 << 20
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, ValueError, RuntimeError)
+_BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError,
+)  # fmt: skip
 """What the standard library raises over archives that are broken, truncated, encrypted or malicious."""
 
 
@@ -33,14 +36,11 @@ def retrieve(url: str, *, into: Path, sha256: str | None = None) -> Path:
     """
     if "://" not in url:
         return _local(Path(url), sha256=sha256)
-    scheme, _, path, *_ = urllib.parse.urlsplit(url)
-    if scheme not in _SCHEMES:
-        raise DataError(f"scheme {scheme!r} is not fetched; one of {', '.join(_SCHEMES)} is", url)
-    name = PurePosixPath(urllib.parse.unquote(path)).name or "data"
+    name = _name(url)
     folder = into / hashlib.sha256(url.encode()).hexdigest()[:16]
     file = folder / name
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         _fetch(url, file)
     try:
         _check(file, url, sha256)
@@ -57,6 +57,24 @@ def _local(path: Path, *, sha256: str | None) -> Path:
     if path.is_file():
         _check(path, str(path), sha256)
     return path
+
+
+def _name(url: str) -> str:
+    """The name of the file behind a URL that can be fetched."""
+    try:
+        scheme, _, path, *_ = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise DataError(f"is no URL: {error}", url) from error
+    if scheme not in _SCHEMES:
+        raise DataError(f"scheme {scheme!r} is not fetched; one of {', '.join(_SCHEMES)} is", url)
+    return PurePosixPath(urllib.parse.unquote(path)).name or "data"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot be made to keep data in: {error.strerror}", folder) from error
 
 
 def _fetch(url: str, file: Path) -> None:
@@ -112,7 +130,8 @@ def _unpacked(file: Path, url: str) -> Path:
 
 
 def _unpack(file: Path, folder: Path) -> None:
-    if not zipfile.is_zipfile(file):
+    # By name first: a tar that holds a zip looks like a zip, too.
+    if not file.name.lower().endswith(".zip") or not zipfile.is_zipfile(file):
         with tarfile.open(file) as archive:
             archive.extractall(folder, filter="data")
         return

@@ -77,6 +77,8 @@ def synthesize(
     """Write `ratings.csv`, `movies.csv` and `tags.csv` of `users` and `items` to `folder`."""
     if users < 1 or items < 2:
         raise SettingsError(f"--users {users} --items {items}: at least 1 user and 2 items are wanted")
+    if seed < 0 or not ratings_per_user > 0:
+        raise SettingsError(f"seed {seed}, {ratings_per_user} ratings per user: at least 0 and more than 0 are wanted")
     rng = np.random.default_rng(seed)
     films = _films(rng, items)
     user, item, liked = _interactions(rng, films, users, min(ratings_per_user, items / 4))

@@ -39,12 +39,14 @@ class Converted:
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How text is read. `update`: unknown features are added, else dropped. `analog`: values are kept.
-    `strict`: a malformed line is an error, else it is told and passed over.
+    `strict`: a malformed line is an error, else it is told and passed over. `hidden`: of a folder, files whose
+    name begins with a dot are read, too, as DSSTNE does.
     """
 
     update: bool = False
     analog: bool = False
     strict: bool = False
+    hidden: bool = True
     tell: Tell = lambda _: None
 
 
@@ -68,7 +70,7 @@ def convert_text(
         update=wanted.update or features is None,
         reading=wanted,
     )
-    paths = text_files(path)
+    paths = text_files(path, hidden=wanted.hidden)
     wanted.tell(f"Indexing {len(paths)} files")
     for one in paths:
         wanted.tell(f"\tIndexing file: {one}")
@@ -76,13 +78,14 @@ def convert_text(
     return parser.result(name)
 
 
-def text_files(path: Path) -> list[Path]:
-    """The file itself, or every entry of the folder in byte order."""
+def text_files(path: Path, *, hidden: bool = True) -> list[Path]:
+    """The file itself, or every entry of the folder in byte order, hidden ones among them or not."""
     if not path.exists():
         raise DataError("not found", path)
     if not path.is_dir():
         return [path]
-    found = sorted(path.iterdir(), key=lambda entry: str(entry).encode("utf-8", "surrogateescape"))
+    entries = (entry for entry in path.iterdir() if hidden or not entry.name.startswith("."))
+    found = sorted(entries, key=lambda entry: str(entry).encode("utf-8", "surrogateescape"))
     for entry in found:
         if entry.is_dir():
             raise DataError("is a directory; only files are read", entry)
@@ -90,16 +93,27 @@ def text_files(path: Path) -> list[Path]:
 
 
 def write_text(dataset: SparseDataset, path: Path) -> None:
-    """Write a dataset that has sample and feature names, aside and renamed."""
+    """Write a dataset that has sample and feature names, aside and renamed. `DataError` if one would not be
+    read again as it is.
+    """
     if dataset.sample_names is None or dataset.features is None:
         raise ValueError(f"dataset {dataset.name} has no names")
     names = dataset.features.names()
+    check_names(dataset.sample_names, names, path)
     with (
         replacing(path) as aside,
         aside.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
     ):
         for row, sample in enumerate(dataset.sample_names):
             file.write(f"{sample}\t{':'.join(_pieces(dataset, row, names))}\n")
+
+
+def check_names(samples: Iterable[str], features: Iterable[str], path: Path) -> None:
+    """Raise a `DataError` about `path` unless text can hold these names."""
+    for what, names, parting in (("sample", samples, "\t\n"), ("feature", features, ":,\t\n")):
+        for name in names:
+            if (not name and what == "feature") or not set(name).isdisjoint(parting):
+                raise DataError(f"{what} name {name!r} is empty or holds a character that parts text", path)
 
 
 def read_filter(path: Path, *, features: FeatureIndex, samples: FeatureIndex) -> SparseDataset:

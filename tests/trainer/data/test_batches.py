@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,6 +75,40 @@ def test_batches_that_cannot_be_dealt_evenly_are_refused():
         next(single_batches(dataset([1, 2]), batch_size=10, shards=4))
 
 
+def test_no_batch_at_all_is_refused():
+    with pytest.raises(SettingsError, match="batch_size: 0 samples"):
+        next(single_batches(dataset([1, 2]), batch_size=0))
+
+
+def test_targets_of_their_own_come_in_the_order_of_the_inputs():
+    inputs, targets = dataset([3, 0, 5]), dataset([1, 2, 4], seed=1)
+    order = np.array([2, 0, 1])
+    pairs = list(paired_batches(inputs, targets, batch_size=2, order=order))
+    for part, data in enumerate((inputs, targets)):
+        rows = [
+            [index for row, index, _ in entries(pair[part], 1) if row == place] for pair in pairs for place in (0, 1)
+        ]
+        assert rows[:3] == [data.indices[data.indptr[row] : data.indptr[row + 1]].tolist() for row in order]
+        assert rows[3] == []
+
+
+def test_indicators_carry_no_values_and_rows_keep_their_order():
+    data = replace(dataset([2, 3, 1]), values=None)
+    batches = list(single_batches(data, batch_size=2))
+    assert [batch.values for batch in batches] == [None, None]
+    real = [batch.indices[batch.indices < WIDTH].tolist() for batch in batches]
+    assert [index for row in real for index in row] == data.indices.tolist()
+    assert batches[1].sample_mask.tolist() == [1.0, 0.0]
+
+
+def test_batches_of_nothing_are_none_and_of_empty_samples_all_padding():
+    assert list(single_batches(dataset([]), batch_size=4)) == []
+    (batch,) = single_batches(dataset([0, 0]), batch_size=4, shards=2)
+    assert batch.sample_mask.tolist() == [1.0, 1.0]
+    assert set(batch.indices.tolist()) == {WIDTH}
+    assert set(batch.rows.tolist()) == {1}
+
+
 def test_the_order_depends_on_seed_and_epoch_alone():
     assert sample_order(5, shuffle=False, seed=1, epoch=1).tolist() == [0, 1, 2, 3, 4]
     first = sample_order(50, shuffle=True, seed=1, epoch=1)
@@ -92,3 +128,13 @@ def test_holding_out_parts_every_row_in_two(lengths: list[int], fraction: float)
         assert len(hidden) == max(int(fraction * length), 1 if length >= 5 else 0)
     again, _ = hold_out(data, fraction=fraction, seed=7)
     assert again.indices.tolist() == training.indices.tolist()
+
+
+def test_another_seed_hides_other_features_and_values_go_with_theirs():
+    data = dataset([20] * 10)
+    first, hidden = hold_out(data, fraction=0.5, seed=1)
+    assert hidden.indices.tolist() != hold_out(data, fraction=0.5, seed=2)[1].indices.tolist()
+    for part in (first, hidden):
+        # `dataset` numbers its values by place.
+        assert part.values is not None
+        assert data.indices[part.values.astype(int)].tolist() == part.indices.tolist()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import netCDF4
-import numpy as np
 import pytest
+from netcdf_types import attribute_type
 
 from trainer.data.generate import GenerateOptions, generate_netcdf
 
@@ -37,11 +37,8 @@ def options_of(line: str) -> GenerateOptions:
 def content(path: Path) -> dict[str, Any]:
     with netCDF4.Dataset(path) as file:
         file.set_auto_mask(False)
-        attributes = {
-            name: (np.asarray(file.getncattr(name)).dtype.kind, file.getncattr(name)) for name in file.ncattrs()
-        }
         return {
-            "attributes": {name: (kind, str(value)) for name, (kind, value) in attributes.items()},
+            "attributes": {name: (attribute_type(file, name), str(file.getncattr(name))) for name in file.ncattrs()},
             "dimensions": {name: (len(size), size.isunlimited()) for name, size in file.dimensions.items()},
             "variables": {
                 name: (str(values.dtype), values.dimensions, values[:].tolist())

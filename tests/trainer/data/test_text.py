@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +48,53 @@ def test_lines_become_rows_as_in_the_original(tmp_path: Path, text: str, expecte
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("2.5", 2.5), ("", 0.0), (" +3abc", 3.0), ("1.5e3x", 1500.0), ("0x1p3", 8.0), ("inf", float("inf")), (".5", 0.5)],
+    [
+        ("2.5", 2.5),
+        ("", 0.0),
+        (" +3abc", 3.0),
+        ("\v-7\r", -7.0),
+        ("1.5e3x", 1500.0),
+        ("1e+", 1.0),
+        ("5.", 5.0),
+        (".5", 0.5),
+        ("0e99", 0.0),
+        ("0x1p3", 8.0),
+        ("-0X.8p1", -1.0),
+        ("0xg", 0.0),
+        ("inf", float("inf")),
+        ("-INFINITY!", float("-inf")),
+        ("1.17549436e-38", 1.1754943508222875e-38),
+    ],
 )
 def test_values_are_read_as_strtof_reads_them(tmp_path: Path, value: str, expected: float):
     assert rows_of(written(tmp_path, f"a\tf,{value}\n"), analog=True)["a"] == [("f", expected)]
+
+
+def test_nan_is_a_number_as_it_is_to_strtof(tmp_path: Path):
+    (found,) = rows_of(written(tmp_path, "a\tf,NaN(7)\n"), analog=True)["a"]
+    assert np.isnan(found[1])
+
+
+def test_a_piece_without_a_name_has_its_value_never_looked_at(tmp_path: Path):
+    assert rows_of(written(tmp_path, "a\t,abc:,1e99:f,1\n"), analog=True)["a"] == [("f", 1.0)]
+
+
+def test_a_bad_value_is_found_even_where_its_feature_would_be_dropped(tmp_path: Path):
+    with pytest.raises(DataError, match=r"in\.txt:1: value 'x' of feature 'unknown'"):
+        convert_text(written(tmp_path, "a\tunknown,x\n"), name="d", features=FeatureIndex({"f": 0}))
+
+
+def test_features_of_a_row_that_was_replaced_stay_in_the_index(tmp_path: Path):
+    converted = convert_text(written(tmp_path, "a\tf1\nb\tf2\na\tf3\n"), name="d")
+    assert converted.features.ids == {"f1": 0, "f2": 1, "f3": 2}
+    assert converted.dataset.indices.tolist() == [2, 1]
 
 
 def test_a_missing_value_is_zero(tmp_path: Path):
     assert rows_of(written(tmp_path, "a\tf\n"), analog=True)["a"] == [("f", 0.0)]
 
 
-@pytest.mark.parametrize("value", ["abc", "-", "e5", "1e39", "1e-50"])
+@pytest.mark.parametrize("value", ["abc", " ", "-", "e5", ".", "1e39", "0x1p128", "1e-50", "1e-39", "-0x1p-140"])
 @pytest.mark.parametrize("analog", [True, False])
 def test_a_value_that_is_no_number_names_file_and_line(tmp_path: Path, value: str, analog: bool):
     path = written(tmp_path, f"a\tf\nb\tg,{value}\n")
@@ -100,6 +137,35 @@ def test_text_written_and_read_again_is_the_same(tmp_path_factory: pytest.TempPa
     assert rows_of(folder / "again.txt") == first
 
 
+VALUES = st.floats(width=32, allow_nan=False, allow_subnormal=False)
+
+
+@given(st.lists(st.tuples(NAME, VALUES), min_size=1, max_size=6))
+def test_values_written_and_read_again_are_the_same(
+    tmp_path_factory: pytest.TempPathFactory, row: list[tuple[str, float]]
+):
+    folder = tmp_path_factory.mktemp("text")
+    path = written(folder, "a\t" + ":".join(f"{name},{value!r}" for name, value in row) + "\n")
+    assert rows_of(path, analog=True) == {"a": row}
+    write_text(convert_text(path, name="d", reading=Reading(analog=True)).dataset, folder / "again.txt")
+    assert rows_of(folder / "again.txt", analog=True) == {"a": row}
+
+
+@pytest.mark.parametrize(("sample", "feature"), [("a\tb", "f"), ("a\n", "f"), ("a", "f:g"), ("a", "f,1"), ("a", "")])
+def test_names_that_text_cannot_hold_are_not_written(tmp_path: Path, sample: str, feature: str):
+    found = convert_text(written(tmp_path, "a\tf\n"), name="d").dataset
+    spoilt = replace(found, sample_names=[sample], features=FeatureIndex({feature: 0}))
+    with pytest.raises(DataError, match=r"out\.txt: (sample|feature) name .* is empty or holds a character"):
+        write_text(spoilt, tmp_path / "out.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_bytes_that_are_no_utf8_survive(tmp_path: Path):
+    (tmp_path / "in.txt").write_bytes(b"caf\xe9\tf\xff\n")
+    write_text(convert_text(tmp_path / "in.txt", name="d").dataset, tmp_path / "out.txt")
+    assert (tmp_path / "out.txt").read_bytes() == b"caf\xe9\tf\xff\n"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("a\t1\n\n", ":2: "), ("a 1\n", ":1: "), ("a\t1\t2\n", ":1: "), ("a\t1\na\t2\n", ":2: names 'a' a second time")],
@@ -112,8 +178,8 @@ def test_a_broken_index_names_its_line(tmp_path: Path, text: str, expected: str)
 def test_an_index_is_read_in_any_order_and_written_by_id(tmp_path: Path):
     index = read_index(written(tmp_path, "b\t1\na\t0\nz\tzz9\nc\t2\t\n"))
     assert index.ids == {"b": 1, "a": 0, "z": 0, "c": 2}
-    write_index(FeatureIndex({"b": 1, "a": 0}), tmp_path / "out")
-    assert (tmp_path / "out").read_text() == "a\t0\nb\t1\n"
+    write_index(FeatureIndex({"a": 1, "b": 0, "c": 10, "d": 2}), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "b\t0\na\t1\nd\t2\nc\t10\n"
 
 
 def test_a_filter_multiplies_by_value_zero_where_there_is_none(tmp_path: Path):
