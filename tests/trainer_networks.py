@@ -8,11 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from trainer.network import Activation, LayerKind, LayerSpec, NetworkSpec, OptimizerName, OptimizerSpec
+from trainer.network_types import Activation, LayerKind, LayerSpec, NetworkSpec, OptimizerName, OptimizerSpec
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh, to_mesh
 from trainer.sparse import SparseBatch
-from trainer.state import TrainState, connections_of, create_state, make_step
+from trainer.state import TrainState, create_state, make_step, weights_of
+from trainer.weights import Weights
 
 MESHES = [(1, 1), (1, 2), (1, 8), (2, 4)]
 
@@ -36,7 +37,7 @@ def chain(
         LayerSpec(
             name=names[position],
             kind=kinds[position],
-            units=widths[position],
+            shape=(widths[position],),
             sources=(names[position - 1],) if position else (),
             sparse=True,
             dataset=datasets[position],
@@ -115,16 +116,16 @@ class Run:
         steps: int = 3,
         batch: int | None = None,
         settings: TrainSettings | None = None,
-        start: Any = None,
+        start: Weights | None = None,
     ) -> None:
         settings = settings or TrainSettings()
         on = mesh_of(mesh)
-        state: TrainState = create_state(spec, settings, on, connections=start)
+        state: TrainState = create_state(spec, settings, on, weights=start)
         step = make_step(spec, settings, on)
         inputs, targets = to_mesh(
             (
-                batch_of(rows[0], spec.input.width, shards=mesh[0], batch=batch),
-                batch_of(rows[1], spec.output.width, shards=mesh[0], batch=batch),
+                {layer.name: batch_of(rows[0], layer.width, shards=mesh[0], batch=batch) for layer in spec.inputs},
+                {layer.name: batch_of(rows[1], layer.width, shards=mesh[0], batch=batch) for layer in spec.outputs},
             ),
             on,
         )
@@ -134,4 +135,5 @@ class Run:
             self.losses.append(float(report.loss_sum))
             self.regularizations.append(float(report.regularization_sum))
         self.state = state
-        self.connections = connections_of(state, spec)
+        self.weights = weights_of(state, spec)
+        self.connections = self.weights.connections

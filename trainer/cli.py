@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from trainer.flags import Required, absent, flag_command, readable
+
 app = typer.Typer(
     help="Read sparse data, train a network over every device, predict and measure.",
     add_completion=False,
@@ -55,13 +57,26 @@ def synthesize(
         make_up(folder, users=users, items=items, seed=seed)
 
 
-@app.command("generate-netcdf")
+@app.command(
+    "generate-netcdf",
+    cls=flag_command(
+        Required("-i", "input text file to convert."),
+        Required("-o", "output netcdf file to generate."),
+        Required("-d", "dataset name for the netcdf metadata."),
+        Required("-f", "feature index file."),
+        Required("-s", "samples index file."),
+    ),
+)
 def generate_netcdf(
+    context: typer.Context,
     dataset: Annotated[str, typer.Option("-d", "--dataset", help="Name stored in the file.")],
-    source: Annotated[Path, typer.Option("-i", "--input", help="Samples: DSSTNE text or ratings, file or folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="NetCDF file to write.")],
-    features: Annotated[Path, typer.Option("-f", "--features", help="Feature index file.")],
-    samples: Annotated[Path, typer.Option("-s", "--samples", help="Sample index file.")],
+    source: Annotated[
+        str,
+        typer.Option("-i", "--input", metavar="<path>", help="Samples: DSSTNE text or ratings, file or folder."),
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="<path>", help="NetCDF file to write.")],
+    features: Annotated[str, typer.Option("-f", "--features", metavar="<path>", help="Feature index file.")],
+    samples: Annotated[str, typer.Option("-s", "--samples", metavar="<path>", help="Sample index file.")],
     create: Annotated[bool, typer.Option("-c", "--create", help="Begin an empty feature index.")] = False,
     merge: Annotated[bool, typer.Option("-m", "--merge", help="Add new features to the index.")] = False,
     kind: Annotated[str, typer.Option("-t", "--type", help="indicator or analog.")] = "indicator",
@@ -69,21 +84,15 @@ def generate_netcdf(
     """Convert samples to a NetCDF dataset and its index files (DSSTNE's generateNetCDF)."""
     from trainer.data.generate import GenerateOptions
     from trainer.data.generate import generate_netcdf as generate
+    from trainer.errors import SettingsError, TrainerError
 
-    with _answering():
-        generate(
-            GenerateOptions(
-                dataset_name=dataset,
-                input_path=source,
-                output_path=output,
-                feature_index=features,
-                sample_index=samples,
-                create=create,
-                merge=merge,
-                kind=kind,
-            ),
-            typer.echo,
-        )
+    options = GenerateOptions(dataset, source, output, features, samples, create, merge, kind)
+    try:
+        generate(options, _echo_bytes)
+    except TrainerError as error:
+        usage = f"\n{context.get_usage()}" if isinstance(error, SettingsError) else ""
+        _echo_bytes(f"Error: {error}{usage}", err=True)
+        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -97,15 +106,23 @@ def check(network: Network, data: Data, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(counts) if as_json else text)
 
 
-@app.command()
+@app.command(
+    cls=flag_command(
+        Required("-c", "config file was not specified.", readable("config file")),
+        Required("-i", "input data file is not specified.", readable("input feature index file")),
+        Required("-o", "output data  file is not specified.", readable("output feature index file")),
+        Required("-n", "the output network file path is not specified.", absent("Network file")),
+        unless="--run-dir",
+    )
+)
 def train(
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Do what DIR/spec.json asks; nothing else is given.")
     ] = None,
-    network: Annotated[Path | None, typer.Option("-c", "--network", help="Network definition (JSON).")] = None,
-    inputs: Annotated[Path | None, typer.Option("-i", "--input", help="NetCDF of the input dataset.")] = None,
-    targets: Annotated[Path | None, typer.Option("-o", "--output", help="NetCDF of the target dataset.")] = None,
-    result: Annotated[Path | None, typer.Option("-n", "--result", help="Network file to write.")] = None,
+    network: Annotated[Path, typer.Option("-c", "--network", help="Network definition (JSON).")] = Path(),
+    inputs: Annotated[Path, typer.Option("-i", "--input", help="NetCDF of the input datasets.")] = Path(),
+    targets: Annotated[Path, typer.Option("-o", "--output", help="NetCDF of the target datasets.")] = Path(),
+    result: Annotated[Path, typer.Option("-n", "--result", help="Network file to write.")] = Path(),
     batch_size: BatchSize = 1024,
     epochs: Epochs = 40,
     alpha: Annotated[float | None, typer.Option("-alpha", help="Learning rate.", show_default="0.025")] = None,
@@ -114,24 +131,40 @@ def train(
     mu: Annotated[float | None, typer.Option("-mu", help="Momentum, beta1 or decay.", show_default="0.5")] = None,
     mu1: Annotated[float | None, typer.Option("-mu1", help="Adam's beta2.", show_default="0.999")] = None,
     seed: Seed = 12134,
+    checkpoints: Annotated[
+        Path | None, typer.Option("--checkpoints", help="Folder to go on from, if killed, and to leave checkpoints in.")
+    ] = None,
+    checkpoint_steps: Annotated[
+        int, typer.Option("--checkpoint-steps", min=0, help="Steps between two; 0: one after each epoch.")
+    ] = 0,
+    strict: Annotated[bool, typer.Option("--strict-dsstne", help="Refuse extensions of the language.")] = False,
 ) -> None:
     """Train a network: over a run directory, or with the flags of DSSTNE's train."""
     with _answering():
         if run_dir is not None:
             _train_run(run_dir)
             return
-        from trainer.errors import SettingsError
         from trainer.programs import TrainFiles, train_files
         from trainer.settings import TrainSettings
+        from trainer.train import Checkpoints
 
-        if network is None or inputs is None or targets is None or result is None:
-            raise SettingsError("-c, -i, -o and -n are wanted, or --run-dir alone")
         rates = {"learning_rate": alpha, "l2": l2, "l1": l1, "momentum": mu, "momentum2": mu1}
         settings = TrainSettings.of(batch_size=batch_size, epochs=epochs, seed=seed, **rates)
-        train_files(TrainFiles(network, inputs, targets, result), settings, say=typer.echo)
+        saved = None if checkpoints is None else Checkpoints(checkpoints, checkpoint_steps)
+        train_files(TrainFiles(network, inputs, targets, result, saved, strict), settings, say=typer.echo)
 
 
-@app.command()
+@app.command(
+    cls=flag_command(
+        Required("-d", "dataset name is not specified."),
+        Required("-f", "filter file is not specified.", readable("filter file"), unless="--exclude-seen"),
+        Required("-i", "input feature index file is not specified.", readable("input feature index file")),
+        Required("-n", "network file is not specified.", readable("network file")),
+        Required("-o", "output feature index file is not specified.", readable("output feature index file")),
+        Required("-r", "input text file is not specified.", readable("input_text_file")),
+        Required("-s", "recommendations file is not specified."),
+    )
+)
 def predict(
     dataset: Annotated[str, typer.Option("-d", help="Dataset name without its suffix _input.")],
     network: Annotated[Path, typer.Option("-n", help="Trained network.")],
@@ -144,22 +177,60 @@ def predict(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Recommendations a sample.")] = 100,
     batch_size: Annotated[int, typer.Option("-b", min=1, help="Samples a step.")] = 1024,
-    score_format: Annotated[str, typer.Option("-p", help="Score format.")] = "4.3f",
-    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Recommend what a sample already has, too.")] = False,
+    score_format: Annotated[str, typer.Option("-p", help="Score format, as of printf, without its percent.")] = "4.3f",
+    layer: Annotated[str, typer.Option("-l", help="Write what this layer puts out, not recommendations.")] = "",
+    kind: Annotated[
+        str, typer.Option("-t", help="indicator or analog.", show_default="as the network was trained")
+    ] = "",
+    exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Do not recommend what a sample has.")] = False,
     multiply: Annotated[
-        bool,
-        typer.Option("--multiply-filter", help="As DSSTNE: multiply scores by the filter's values, keep seen."),
+        bool, typer.Option("--multiply-filter", help="Multiply scores by the filter's values, as DSSTNE does.")
     ] = False,
+    output_layer: Annotated[
+        str, typer.Option("--output-layer", help="The Output layer to ask.", show_default="Output")
+    ] = "",
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--also", help="Another input: DATASET=SAMPLES,FEATURES; once for each.", metavar="TEXT"),
+    ] = None,
 ) -> None:
-    """Recommend features for samples (DSSTNE's predict); what a sample has is left out."""
-    from trainer.programs import PredictFiles, PredictOptions, predict_files
+    """Recommend features for samples (DSSTNE's predict); what the filter lists is left out."""
+    from trainer.programs import PredictFiles, PredictOptions, other_inputs, predict_files
 
     with _answering():
+        others = other_inputs(more or [])
         predict_files(
-            PredictFiles(dataset, network, samples, input_features, output_features, result, filter_path),
-            PredictOptions(k, batch_size, keep_seen, multiply, score_format),
+            PredictFiles(dataset, network, samples, input_features, output_features, result, filter_path, others),
+            PredictOptions(
+                k=k,
+                batch_size=batch_size,
+                exclude_seen=exclude_seen,
+                multiply=multiply,
+                score_format=score_format,
+                output_layer=output_layer,
+                layer=layer,
+                kind=kind,
+            ),
             say=typer.echo,
         )
+
+
+@app.command()
+def encoder(cdl: Annotated[Path, typer.Argument(help="CDL file: what to do, in DSSTNE's words.")]) -> None:
+    """Train, predict or validate as a CDL file says (DSSTNE's encoder)."""
+    from trainer.encoder import run_encoder
+
+    with _answering():
+        run_encoder(cdl, say=typer.echo)
+
+
+@app.command("dsstne-path")
+def dsstne_path() -> None:
+    """Put generateNetCDF, train, predict and encoder on the PATH: eval "$(trainer dsstne-path)"."""
+    from trainer.shell import path_line
+
+    with _answering():
+        typer.echo(path_line())
 
 
 @app.command()
@@ -185,6 +256,11 @@ def evaluate(
 def trainer_program() -> None:
     """The script `trainer`."""
     app(prog_name="trainer")
+
+
+def _echo_bytes(text: str, *, err: bool = False) -> None:
+    # Names and lines that are no UTF-8 are told as they were read.
+    typer.echo(text.encode("utf-8", "surrogateescape"), err=err)
 
 
 def _train_run(run_dir: Path) -> None:

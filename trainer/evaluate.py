@@ -23,7 +23,8 @@ def evaluate(
     every sample is asked with its `known` features and those are not recommended again.
     """
     k = max(KS)
-    answers = recommend(ready, Question(known, exclude=known), k=k, batch_size=batch_size, live=live)
+    question = Question({layer.name: known for layer in ready.spec.inputs}, exclude=known)
+    answers = recommend(ready, question, k=k, batch_size=batch_size, live=live)
     network = _means((ids for ids, _ in answers), held_out)
     popularity = _means(popular(known, k=k, live=live), held_out)
     return {

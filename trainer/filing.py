@@ -4,7 +4,7 @@ and nothing half-written stands under its final name.
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainer.errors import DataError
@@ -22,12 +22,21 @@ def read_lines(path: Path) -> Iterator[str]:
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """A name to write to, which takes the place of `path` if all goes well and vanishes if not."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """A name to write to, which takes the place of `path` if all goes well and vanishes if not. What a link points to
+    is replaced; a folder or a device never is.
+    """
+    aside: Path | None = None
     try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise DataError("is no regular file; it is not replaced", path)
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
         yield aside
-        aside.replace(path)
+        aside.replace(target)
+        aside = None
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}", path) from error
     finally:
-        aside.unlink(missing_ok=True)
+        if aside is not None:
+            with suppress(OSError):
+                aside.unlink()

@@ -5,9 +5,11 @@ that a user's machine can check a job before anything is rented.
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.attach import attached, resolve
 from trainer.data.load import LoadedData, load_data
 from trainer.data.split import hold_out
-from trainer.network import NetworkSpec, parameter_count, read_network, resolve_widths
+from trainer.network import parameter_count, read_network
+from trainer.network_types import LayerKind, NetworkSpec
 from trainer.settings import TrainSettings
 from trainer.sparse import FeatureIndex, SparseDataset
 
@@ -33,8 +35,10 @@ def prepare(network: NetworkSpec, data: Path, settings: TrainSettings) -> Inputs
     """Load `data`, split it as the settings say and give the network its widths."""
     loaded = load_data(data)
     whole = loaded.dataset
-    widths = dict.fromkeys((network.input.dataset, network.output.dataset), whole.width)
-    spec = resolve_widths(network, widths)
+    everywhere = {layer.dataset: whole for layer in (*network.inputs, *network.outputs)}
+    spec = resolve(network, everywhere, everywhere)
+    for kind in (LayerKind.INPUT, LayerKind.OUTPUT):
+        attached(spec, everywhere, data, kind=kind)
     if settings.held_out == 0:
         return Inputs(spec, loaded, whole, None)
     training, held_out = hold_out(whole, fraction=settings.held_out, seed=settings.seed)

@@ -16,15 +16,19 @@ from trainer.evaluate import evaluate
 from trainer.inputs import Inputs, prepare
 from trainer.network import parameter_count, read_network
 from trainer.network_file import read_network_file, write_network
+from trainer.network_types import NetworkSpec
 from trainer.predict import Question, Ready, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
 from trainer.sharding import make_mesh
-from trainer.sparse import FeatureIndex
-from trainer.state import connections_of, create_state
-from trainer.train import EpochReport, TrainingData, find_devices, train
+from trainer.sparse import FeatureIndex, SparseDataset
+from trainer.state import create_state, weights_of
+from trainer.train import Checkpoints, EpochReport, Start, TrainingData, find_devices, train
 
 Say = Callable[[str], None]
+
+_CHECKPOINT_SECONDS = 60.0
+"""A machine that is lost costs no more than about this."""
 
 
 def run_job(directory: RunDirectory, *, say: Say) -> None:
@@ -42,12 +46,14 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
         directory.report(report.step, "samples_per_second", report.samples_per_second)
         directory.write_status(_status(State.TRAINING, report))
 
-    data = TrainingData(inputs.training, inputs.training)
-    state = train(inputs.spec, data, job.settings, mesh=mesh, tell=on_epoch)
-    write_network(directory.network_file, inputs.spec, connections_of(state, inputs.spec))
+    start = Start(checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS))
+    state = train(
+        inputs.spec, training_data(inputs.spec, inputs.training), job.settings, mesh=mesh, tell=on_epoch, start=start
+    )
+    write_network(directory.network_file, inputs.spec, weights_of(state, inputs.spec))
     epochs = job.settings.epochs
     directory.write_status(Status(State.PREDICTING, epochs, epochs))
-    ready = Ready(inputs.spec, state.params, mesh)
+    ready = Ready(inputs.spec, state.params, mesh, state.statistics)
     _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
     directory.write_status(Status(State.DONE, epochs, epochs))
 
@@ -60,25 +66,30 @@ def measure(network: Path, data: Path, settings: TrainSettings, *, say: Say) -> 
         raise SettingsError("held_out: something must be held out to measure with")
     mesh = make_mesh(settings.data_shards, find_devices())
     trained = network.suffix == ".nc"
-    spec, connections = read_network_file(network) if trained else (read_network(network), None)
+    spec, weights = read_network_file(network) if trained else (read_network(network), None)
     inputs = prepare(spec, data, settings)
     if inputs.held_out is None:
         raise ValueError("held_out is not 0, so there is a held-out part")
     if trained and spec.input.width != inputs.spec.input.width:
         raise NetworkError(f"has {spec.input.width} input units, the data {inputs.spec.input.width}", "input", network)
-    if connections is not None:
-        state = create_state(inputs.spec, settings, mesh, connections=connections)
+    if weights is not None:
+        state = create_state(inputs.spec, settings, mesh, weights=weights, steps=1)
     else:
         state = train(
             inputs.spec,
-            TrainingData(inputs.training, inputs.training),
+            training_data(inputs.spec, inputs.training),
             settings,
             mesh=mesh,
             tell=lambda report: say(epoch_text(report)),
         )
-    ready = Ready(inputs.spec, state.params, mesh)
+    ready = Ready(inputs.spec, state.params, mesh, state.statistics)
     live = len(inputs.features)
     return evaluate(ready, inputs.training, inputs.held_out, batch_size=settings.batch_size, live=live)
+
+
+def training_data(spec: NetworkSpec, both: SparseDataset) -> TrainingData:
+    """One dataset as every layer's input and target."""
+    return TrainingData({layer.name: both for layer in spec.inputs}, {layer.name: both for layer in spec.outputs})
 
 
 def epoch_text(report: EpochReport) -> str:
@@ -97,7 +108,7 @@ def fail(directory: RunDirectory, error: TrainerError) -> None:
 
 def _write_inputs(directory: RunDirectory, inputs: Inputs) -> None:
     """What the network is trained on, in DSSTNE's files."""
-    for name in sorted({inputs.spec.input.dataset, inputs.spec.output.dataset}):
+    for name in sorted({layer.dataset for layer in (*inputs.spec.inputs, *inputs.spec.outputs)}):
         write_dataset(replace(inputs.training, name=name), directory.dataset(name))
     write_index(inputs.features, directory.index("features_input"))
     write_index(inputs.features, directory.index("features_output"))
@@ -120,10 +131,11 @@ def _measure_and_recommend(
     whole = inputs.loaded.dataset
     samples = ranked(
         ready,
-        Question(whole, exclude=whole),
+        Question({layer.name: whole for layer in ready.spec.inputs}, exclude=whole),
         k=settings.k,
         batch_size=settings.batch_size,
         feature_names=inputs.features.names(),
+        sample_names=whole.sample_names or (),
     )
     count = write_recommendations(directory.recommendations, samples)
     say(f"recommendations for {count:,} samples in {directory.recommendations.name}")

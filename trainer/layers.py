@@ -1,75 +1,142 @@
-"""The layers as flax modules of a few lines, the activations, dropout and initial weights. Weights that
-touch features are stored [features, units], rows spread over mesh axis `model`; the batch is spread over
-`data`. Rows beyond a layer's width exist only so that the rows divide by the devices; they stay zero.
+"""The layers as flax modules of a few lines, and the weights they begin with. Weights that touch features are stored
+[features, units], rows spread over mesh axis `model`; the batch is spread over `data`. Rows beyond a layer's width
+exist only so that the rows divide by the devices; they stay zero.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from trainer.network import Activation, LayerSpec, WeightInit, WeightScheme
-from trainer.sparse import SparseBatch
+from trainer.network_types import ConnectionSpec, LayerKind, LayerSpec, LayerType, WeightInit, WeightScheme
+from trainer.shapes import filter_shape
+from trainer.sparse import SparseBatch, round_up
 
-ActivationFunction = Callable[[jax.Array], jax.Array]
+_EPSILON = 1e-5
+"""Added to a variance before its root, as cuDNN did."""
+_SLOWEST_AVERAGE = 0.01
+"""Least share of a batch in the running statistics: they are means at first, then forget."""
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """A side of a weight matrix: its units, and the rows or columns stored for them."""
 
     units: int
     stored: int
 
 
-class SparseDense(nnx.Module):
-    """Sum of the kernel rows a sample's features select, plus bias: [batch, units]."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the matrix [in, out] of a fully connected layer is stored."""
 
-    def __init__(self, features: Size, units: Size, *, init: WeightInit, rng: jax.Array) -> None:
-        kernel = initial_kernel(init, rng, shape=(features.stored, units.units), fans=(features.units, units.units))
-        kernel = _zero_beyond(kernel, features.units)
-        self.kernel = nnx.Param(jnp.pad(kernel, ((0, 0), (0, units.stored - units.units))))
-        self.bias = nnx.Param(_initial_bias(init, units))
-
-    def __call__(self, batch: SparseBatch, *, corruption: "Corruption") -> jax.Array:
-        """Output before the activation; only [batch, units] crosses devices."""
-        sums = jax.shard_map(
-            corruption.gather_sum,
-            in_specs=(P("model", None), P("data"), P()),
-            out_specs=P("data", None),
-        )(self.kernel[...], batch, corruption.rng)
-        return sums + self.bias[...][None, :]
+    rows: Size
+    columns: Size
+    by_output: bool
+    """Stored as its transpose, [out, in]."""
+    group: str
+    """Of its parameters, which tells where they live: `inputs` and `outputs` have their rows spread over axis
+    `model`, `hidden` is everywhere."""
 
 
-class Dense(nnx.Module):
-    """Hidden to hidden: [batch, in] -> [batch, out]."""
-
-    def __init__(self, inputs: int, units: int, *, init: WeightInit, rng: jax.Array) -> None:
-        self.kernel = nnx.Param(initial_kernel(init, rng, shape=(inputs, units), fans=(inputs, units)))
-        self.bias = nnx.Param(_initial_bias(init, Size(units, units)))
-
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        """Output before the activation."""
-        return hidden @ self.kernel[...] + self.bias[...][None, :]
+def is_wide(layer: LayerSpec) -> bool:
+    """Whether the layer's units are features, to be spread over devices."""
+    return layer.kind in (LayerKind.INPUT, LayerKind.OUTPUT) and layer.type is LayerType.FULLY_CONNECTED
 
 
-class FeatureOutput(nnx.Module):
-    """Hidden to features: logits [batch, features], each device computes its own features."""
+def stored_width(layer: LayerSpec, shards: int) -> int:
+    """Columns of the layer's output: its width, for features rounded up to divide by `shards`."""
+    return round_up(layer.width, shards) if is_wide(layer) else layer.width
 
-    def __init__(self, inputs: int, features: Size, *, init: WeightInit, rng: jax.Array) -> None:
-        kernel = initial_kernel(init, rng, shape=(features.stored, inputs), fans=(inputs, features.units))
-        self.kernel = nnx.Param(_zero_beyond(kernel, features.units))
-        self.bias = nnx.Param(_initial_bias(init, features))
 
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        """Logits, spread over `data` and `model`."""
-        # [batch, hidden] x [features, hidden] -> [batch, features]
-        logits = jnp.einsum("bh,fh->bf", hidden, self.kernel[...]) + self.bias[...][None, :]
-        return jax.lax.with_sharding_constraint(logits, P("data", "model"))
+def layout_of(connection: ConnectionSpec, shards: int) -> Layout:
+    """The layout of a matrix by the layers it stands between."""
+    source = Size(connection.source.width, stored_width(connection.source, shards))
+    target = Size(connection.target.width, stored_width(connection.target, shards))
+    if is_wide(connection.source):
+        return Layout(source, target, False, "inputs")
+    if is_wide(connection.target):
+        return Layout(target, source, True, "outputs")
+    return Layout(source, target, False, "hidden")
+
+
+class Linear(nnx.Module):
+    """Kernel and biases of a fully connected layer; no kernel where another's is used."""
+
+    def __init__(self, connection: ConnectionSpec, *, own: bool, shards: int, rng: jax.Array) -> None:
+        layout, init = layout_of(connection, shards), connection.target.weight_init
+        if own:
+            shape = (layout.rows.stored, layout.columns.units)
+            fans = (connection.source.width, connection.target.width)
+            kernel = _zero_beyond(initial_kernel(init, rng, shape=shape, fans=fans), layout.rows.units)
+            missing = layout.columns.stored - layout.columns.units
+            self.kernel = nnx.Param(jnp.pad(kernel, ((0, 0), (0, missing))))
+        self.bias = nnx.Param(_initial_bias(init, layout.rows if layout.by_output else layout.columns))
+
+
+class Convolution(nnx.Module):
+    """Filters [filters, channels, …, y, x] and biases [filters]."""
+
+    def __init__(self, connection: ConnectionSpec, *, own: bool, rng: jax.Array) -> None:
+        layer, init = connection.target, connection.target.weight_init
+        if own:
+            shape = filter_shape(connection.source.sides, layer.kernel, layer.filters)
+            fans = (connection.source.width, layer.width)
+            flat = initial_kernel(init, rng, shape=(shape[0], math.prod(shape[1:])), fans=fans)
+            self.kernel = nnx.Param(flat.reshape(shape))
+        self.bias = nnx.Param(_initial_bias(init, Size(layer.filters, layer.filters)))
+
+
+class BatchNorm(nnx.Module):
+    """(x - mean) / √(variance + 1e-5) · scale + bias by channel, mean and variance of the batch in training, running
+    ones otherwise (DSSTNE spec 5.9).
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.scale, self.bias = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
+        self.mean, self.variance = nnx.BatchStat(jnp.zeros(channels)), nnx.BatchStat(jnp.zeros(channels))
+        self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, sums: jax.Array, *, mask: jax.Array | None) -> jax.Array:
+        """Normalised sums [batch, channels · places]; `mask` [batch] says what counts, and is given in training."""
+        # [batch, units] -> [batch, channels, places of a channel]
+        x = sums.reshape(sums.shape[0], len(self.scale), -1)
+        mean, variance = self.mean[...], self.variance[...]
+        if mask is not None:
+            mean, variance = self._learn(x, mask)
+        scaled = self.scale[...] * jax.lax.rsqrt(variance + _EPSILON)
+        return ((x - mean[None, :, None]) * scaled[None, :, None] + self.bias[...][None, :, None]).reshape(sums.shape)
+
+    def _learn(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        weight = mask[:, None, None]
+        count = jnp.maximum(mask.sum() * x.shape[2], 1.0)
+        mean = (x * weight).sum(axis=(0, 2)) / count
+        variance = (jnp.square(x - mean[None, :, None]) * weight).sum(axis=(0, 2)) / count
+        calls = self.count[...]
+        share = jnp.maximum(1.0 / (calls.astype(jnp.float32) + 1.0), _SLOWEST_AVERAGE)
+        unbiased = variance * count / jnp.maximum(count - 1.0, 1.0)
+        self.mean[...] = jax.lax.stop_gradient((1.0 - share) * self.mean[...] + share * mean)
+        self.variance[...] = jax.lax.stop_gradient((1.0 - share) * self.variance[...] + share * unbiased)
+        self.count[...] = calls + 1
+        return mean, variance
+
+
+class LayerNorm(nnx.Module):
+    """Sums of each sample brought to mean 0 and variance 1, then scale and bias by unit (Ba et al. 2016)."""
+
+    def __init__(self, units: int) -> None:
+        self.scale, self.bias = nnx.Param(jnp.ones(units)), nnx.Param(jnp.zeros(units))
+
+    def __call__(self, sums: jax.Array) -> jax.Array:
+        """Normalised sums [batch, units]."""
+        centred = sums - sums.mean(axis=1, keepdims=True)
+        scaled = centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=1, keepdims=True) + _EPSILON)
+        return scaled * self.scale[...][None, :] + self.bias[...][None, :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +150,24 @@ class Corruption:
     rng: jax.Array | None
     """`None`: no denoising."""
 
-    def gather_sum(self, kernel: jax.Array, batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
-        """This shard's rows of `kernel` summed by sample, then over shards: [batch, units]."""
+    def product(self, kernel: jax.Array, batch: SparseBatch) -> jax.Array:
+        """Sum of the kernel rows a sample's features select, [batch, units]; only that crosses devices. `kernel` is
+        [features, units], its rows spread over the devices.
+        """
+        return jax.shard_map(self._gather_sum, in_specs=(P("model", None), P("data"), P()), out_specs=P("data", None))(
+            kernel, batch, self.rng
+        )
+
+    def dense(self, batch: SparseBatch, columns: int) -> jax.Array:
+        """The same input with its zeros, [batch, columns]; duplicates add up."""
+
+        def scatter(batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
+            zeros = jnp.zeros((len(batch.sample_mask), columns), jnp.float32)
+            return zeros.at[batch.rows, batch.indices].add(self._values(batch, rng), mode="drop")
+
+        return jax.shard_map(scatter, in_specs=(P("data"), P()), out_specs=P("data", None))(batch, self.rng)
+
+    def _gather_sum(self, kernel: jax.Array, batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
         first = jax.lax.axis_index("model") * kernel.shape[0]
         local = batch.indices - first
         owned = (local >= 0) & (local < kernel.shape[0])
@@ -96,6 +179,8 @@ class Corruption:
     def _values(self, batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
         samples = len(batch.sample_mask)
         values = jnp.ones(batch.indices.shape, jnp.float32) if batch.values is None else batch.values
+        if batch.weights is not None:
+            values = values * batch.weights.at[batch.rows].get(mode="fill", fill_value=0.0)
         if self.normalize:
             squares = jax.ops.segment_sum(jnp.square(values), batch.rows, samples, indices_are_sorted=True)
             length = jnp.sqrt(jnp.maximum(squares, 1e-12))
@@ -116,45 +201,38 @@ def _uniform_at(rng: jax.Array, rows: jax.Array, features: jax.Array) -> jax.Arr
     return jax.vmap(draw)(rows, features)
 
 
-def activation_function(layer: LayerSpec) -> ActivationFunction:
-    """The activation of a layer as a function of single units (DSSTNE spec 5.3).
-
-    SoftMax is the identity here: it ranks alike, and what needs the probabilities divides over all shards.
+def limit_deltas(sums: jax.Array, samples: jax.Array, *, length: float) -> jax.Array:
+    """`sums` [batch, units] as they are; on the way back a sample's deltas are shortened to `length` (DSSTNE spec
+    5.10). Deltas there are those of the summed loss, while what passes here is the mean's over `samples`.
     """
-    functions: dict[Activation, ActivationFunction] = {
-        Activation.SIGMOID: jax.nn.sigmoid,
-        Activation.TANH: jnp.tanh,
-        Activation.RECTIFIED_LINEAR: jax.nn.relu,
-        Activation.LINEAR: lambda z: z,
-        Activation.SOFT_MAX: lambda z: z,
-        Activation.LEAKY_RECTIFIED_LINEAR: lambda z: jnp.maximum(z, layer.relu_slope * z),
-        Activation.EXPONENTIAL_LINEAR: lambda z: jnp.where(z > 0, z, _negative_part(layer.elu_alpha, z)),
-        Activation.SCALED_EXPONENTIAL_LINEAR: lambda z: (
-            layer.selu_lambda * jnp.where(z > 0, z, _negative_part(layer.elu_alpha, z))
-        ),
-    }
-    return functions[layer.activation]
+
+    @jax.custom_vjp
+    def same(sums: jax.Array, _: jax.Array) -> jax.Array:
+        return sums
+
+    def backward(samples: jax.Array, deltas: jax.Array) -> tuple[jax.Array, None]:
+        longest = jnp.sqrt(jnp.square(deltas).sum(axis=1, keepdims=True)) * samples
+        return jnp.where(longest > length, deltas * (length / jnp.maximum(longest, 1e-30)), deltas), None
+
+    same.defvjp(lambda sums, samples: (sums, samples), backward)
+    return same(sums, samples)
 
 
-def _negative_part(alpha: float, z: jax.Array) -> jax.Array:
-    return alpha * jnp.expm1(jnp.minimum(z, 0.0))
-
-
-def dropout(layer: LayerSpec, activations: jax.Array, rng: jax.Array) -> jax.Array:
-    """Activations [batch, units] with each dropped at chance `layer.dropout` (DSSTNE spec 5.8).
-
-    Dropped Sigmoid units become ½ and the kept ones are not scaled; ELU and SELU keep mean and variance.
+def limit_weights(kernel: jax.Array, *, length: float, by_output: bool) -> jax.Array:
+    """A kernel whose incoming weights of each unit are no longer than `length` (DSSTNE spec 5.10). `by_output`: units
+    are rows, and filters, else columns.
     """
-    p = layer.dropout
-    kept = jax.random.uniform(rng, activations.shape) >= p
-    if layer.activation is Activation.SIGMOID:
-        return jnp.where(kept, activations, 0.5)
-    if layer.activation in (Activation.EXPONENTIAL_LINEAR, Activation.SCALED_EXPONENTIAL_LINEAR):
-        scale = layer.selu_lambda if layer.activation is Activation.SCALED_EXPONENTIAL_LINEAR else 1.0
-        floor = -scale * layer.elu_alpha
-        a = 1.0 / math.sqrt((1.0 - p) + floor**2 * p * (1.0 - p))
-        return a * jnp.where(kept, activations, floor) - a * p * floor
-    return jnp.where(kept, activations / (1.0 - p), 0.0)
+    axes = tuple(range(1, kernel.ndim)) if by_output else (0,)
+    longest = jnp.sqrt(jnp.square(kernel).sum(axis=axes, keepdims=True))
+    return jnp.where(longest > length, kernel * (length / jnp.maximum(longest, 1e-30)), kernel)
+
+
+def matmul(values: jax.Array, kernel: jax.Array, *, transposed: bool, bfloat16: bool) -> jax.Array:
+    """[batch, in] times [in, out], or [out, in] where `transposed`, summed in float32."""
+    product: Callable[..., Any] = partial(jnp.einsum, "bi,oi->bo" if transposed else "bi,io->bo")
+    if not bfloat16:
+        return product(values, kernel)
+    return product(values.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
 
 
 def initial_kernel(init: WeightInit, rng: jax.Array, *, shape: tuple[int, int], fans: tuple[int, int]) -> jax.Array:

@@ -1,9 +1,8 @@
-"""From `NetworkSpec` to one flax module that returns logits, and between its parameters and the plain
+"""From `NetworkSpec` to one flax module that computes every layer of a batch, and between its parameters and the plain
 matrices of a network file. Denoising, dropout and the sparseness penalty live here; no loss does.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,123 +11,326 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from trainer.activations import activate, dropout
+from trainer.dense import DenseBatch
 from trainer.layers import (
+    BatchNorm,
+    Convolution,
     Corruption,
-    Dense,
-    FeatureOutput,
-    Size,
-    SparseDense,
-    activation_function,
-    dropout,
+    LayerNorm,
+    Layout,
+    Linear,
+    is_wide,
+    layout_of,
+    limit_deltas,
+    matmul,
+    stored_width,
 )
-from trainer.network import LayerSpec, NetworkSpec, Sparseness
-from trainer.network_file import Connection
-from trainer.sparse import SparseBatch, round_up
+from trainer.network_types import (
+    Activation,
+    ConnectionSpec,
+    LayerKind,
+    LayerSpec,
+    LayerType,
+    NetworkSpec,
+    Sparseness,
+)
+from trainer.shapes import topological
+from trainer.sparse import SparseBatch
+from trainer.spatial import convolve, pool
+from trainer.weights import Connection, Normalization, Weights
+
+_LONG = np.int32(99)
+"""Batches that statistics read from a file count for: the next one weighs a hundredth."""
+
+Batch = SparseBatch | DenseBatch
+Batches = Mapping[str, Batch]
+"""By layer name."""
 
 
 class Forward(NamedTuple):
-    """What the network says about a batch."""
+    """What the network says about a batch; arrays are [batch, columns], columns beyond a layer's width are 0."""
 
-    logits: jax.Array
-    """[batch, stored output features]"""
+    sums: dict[str, jax.Array]
+    """By layer, before the activation."""
+    outputs: dict[str, jax.Array]
+    """By layer, after activation and dropout."""
     penalty: jax.Array
     """Sparseness penalty, to be added to the mean loss; 0 outside training."""
 
 
+class Training(NamedTuple):
+    """What a forward pass knows in training only."""
+
+    rng: jax.Array
+    mask: jax.Array
+    """[batch], 1 for a real sample."""
+    samples: jax.Array
+    """How many those are."""
+
+
 class Network(nnx.Module):
-    """A chain: sparse input, dense hidden layers, features."""
+    """The graph of layers."""
 
     def __init__(self, spec: NetworkSpec, *, shards: int, rng: jax.Array) -> None:
-        inputs, outputs = stored_sizes(spec, shards=shards)
-        rngs = jax.random.split(rng, len(spec.layers))
-        middle = spec.layers[1:-1]
-        first = spec.layers[1]
-        units = Size(first.width, first.width) if middle else outputs
-        self.spec = spec
-        self.input = SparseDense(inputs, units, init=first.weight_init, rng=rngs[1])
-        self.hidden = nnx.List(
-            [
-                Dense(before.width, layer.width, init=layer.weight_init, rng=rngs[position])
-                for position, (before, layer) in enumerate(pairwise(middle), start=2)
-            ]
-        )
-        last = spec.output.weight_init
-        self.output = FeatureOutput(middle[-1].width, outputs, init=last, rng=rngs[0]) if middle else None
+        self.spec, self.shards = spec, shards
+        self.inputs, self.outputs, self.hidden = nnx.Dict({}), nnx.Dict({}), nnx.Dict({})
+        connections = spec.connections
+        rngs = jax.random.split(rng, len(connections))
+        for number, connection in enumerate(connections):
+            own = connection.owner == number
+            group: Any = getattr(self, group_of(connection, shards))
+            group[str(number)] = (
+                Convolution(connection, own=own, rng=rngs[number])
+                if connection.target.type is LayerType.CONVOLUTIONAL
+                else Linear(connection, own=own, shards=shards, rng=rngs[number])
+            )
+        self.batch_norms, self.layer_norms = nnx.Dict({}), nnx.Dict({})
+        for position, layer in enumerate(spec.layers):
+            if layer.batch_normalization:
+                self.batch_norms[str(position)] = BatchNorm(_channels(layer))
+            if layer.layer_normalization:
+                self.layer_norms[str(position)] = LayerNorm(layer.width)
 
-    def __call__(self, batch: SparseBatch, *, rng: jax.Array | None = None) -> Forward:
-        """Logits of a batch; with `rng` as in training: denoised, with dropout, with the penalty."""
-        corruption = Corruption(self.spec.input.normalize, self._denoising(), rng)
-        sums = self.input(batch, corruption=corruption)
-        penalty = jnp.zeros((), jnp.float32)
-        if self.output is None:
-            return Forward(jax.lax.with_sharding_constraint(sums, P("data", "model")), penalty)
-        for position, layer in enumerate(self.spec.layers[1:-1]):
-            sums = sums if position == 0 else self.hidden[position - 1](sums)
-            sums = activation_function(layer)(sums)
-            if rng is not None:
-                sums = _dropped(layer, sums, jax.random.fold_in(rng, position))
-                penalty = penalty + _layer_penalty(self.spec, layer, sums, batch.sample_mask)
-        return Forward(self.output(sums), penalty)
+    def __call__(self, batches: Batches, *, rng: jax.Array | None = None) -> Forward:
+        """Every layer of a batch; with `rng` as in training: denoised, with dropout, with the penalty."""
+        training = None
+        if rng is not None:
+            mask = next(iter(batches.values())).sample_mask
+            training = Training(rng, mask, jnp.maximum(mask.sum(), 1.0))
+        said = Forward({}, {}, jnp.zeros((), jnp.float32))
+        for layer in topological(self.spec.layers):
+            if layer.kind is LayerKind.INPUT:
+                self._read(layer, batches[layer.name], said, training)
+            elif layer.kind is not LayerKind.TARGET:
+                said = self._compute(layer, batches, said, training)
+        return said
 
-    def _denoising(self) -> float:
-        return self.spec.denoising if self.spec.input.sparse else 0.0
+    def _read(self, layer: LayerSpec, batch: Batch, said: Forward, training: Training | None) -> None:
+        if isinstance(batch, SparseBatch):
+            return
+        values = batch.values
+        if layer.normalize:
+            values = values / jnp.sqrt(jnp.maximum(jnp.square(values).sum(axis=1, keepdims=True), 1e-12))
+        if training is not None and layer.dropout > 0:
+            values = dropout(layer, values, self._kept(layer, values.shape, training))
+        missing = stored_width(layer, self.shards) - values.shape[1]
+        said.outputs[layer.name] = jnp.pad(values, ((0, 0), (0, missing)))
 
-    def set_output_bias(self, bias: jax.Array) -> None:
-        """Replace the biases of the output layer, [stored output features]."""
-        (self.input if self.output is None else self.output).bias[...] = bias
+    def _compute(self, layer: LayerSpec, batches: Batches, said: Forward, training: Training | None) -> Forward:
+        sums = self._sums(layer, batches, said, training)
+        position = str(self.spec.layers.index(layer))
+        if layer.batch_normalization:
+            sums = self.batch_norms[position](sums, mask=None if training is None else training.mask)
+        if layer.layer_normalization:
+            sums = self.layer_norms[position](sums)
+        if training is not None and layer.delta_norm > 0:
+            sums = limit_deltas(sums, training.samples, length=layer.delta_norm)
+        if is_wide(layer):
+            sums = jax.lax.with_sharding_constraint(sums, P("data", "model"))
+        output = sums if layer.type is LayerType.POOLING else activate(layer, sums)
+        penalty = said.penalty
+        if training is not None and layer.dropout > 0 and layer.type is not LayerType.POOLING:
+            kept = self._kept(layer, (sums.shape[0], layer.width), training)
+            kept = jnp.pad(kept, ((0, 0), (0, sums.shape[1] - layer.width)), constant_values=True)
+            # What is added to every unit of an ELU layer must not reach columns beyond the units.
+            live = (jnp.arange(sums.shape[1]) < layer.width)[None, :]
+            output = jnp.where(live, dropout(layer, output, kept), 0.0)
+            if layer.kind is LayerKind.OUTPUT and layer.activation is Activation.SIGMOID:
+                # Losses that take sums see the dropped unit's ½, and pass nothing back through it.
+                sums = jnp.where(kept, sums, 0.0)
+        if training is not None and layer.kind is LayerKind.HIDDEN:
+            penalty = penalty + _layer_penalty(self.spec, layer, output, training.mask)
+        said.sums[layer.name], said.outputs[layer.name] = sums, output
+        return said._replace(penalty=penalty)
+
+    def _sums(self, layer: LayerSpec, batches: Batches, said: Forward, training: Training | None) -> jax.Array:
+        columns = stored_width(layer, self.shards)
+
+        def output(name: str) -> jax.Array:
+            source = self.spec.layer(name)
+            if name in said.outputs:
+                return said.outputs[name]
+            return self._corruption(source, training).dense(_sparse(batches[name]), stored_width(source, self.shards))
+
+        parts: list[jax.Array] = []
+        if layer.type is LayerType.POOLING:
+            sources = [self.spec.layer(name) for name in layer.sources]
+            values = [output(source.name)[:, : source.width] for source in sources]
+            sides = [source.sides for source in sources]
+            parts.append(pool(layer.pooling, values, sides, layer.kernel, self.spec.response_normalization))
+        for number, connection in enumerate(self.spec.connections):
+            if connection.target.name == layer.name:
+                batch = batches.get(connection.source.name)
+                sparse = batch if isinstance(batch, SparseBatch) else None
+                if layer.type is LayerType.FULLY_CONNECTED and sparse is not None:
+                    corruption = self._corruption(connection.source, training)
+                    product = corruption.product(self._kernel(number), sparse)
+                else:
+                    product = self._product(number, connection, output(connection.source.name))
+                parts.append(product + self._bias(number, connection)[None, :])
+        parts += [_fitted(output(name), columns) for name in layer.skips]
+        return sum(parts[1:], start=parts[0])
+
+    def _product(self, number: int, connection: ConnectionSpec, values: jax.Array) -> jax.Array:
+        kernel, layer, source = self._kernel(number), connection.target, connection.source
+        if layer.type is LayerType.CONVOLUTIONAL:
+            values = values[:, : source.width]
+            if self.spec.bfloat16:
+                values, kernel = values.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+            return convolve(values, kernel, source.sides, layer.kernel, out_sides=layer.sides)
+        by_output = layout_of(connection, self.shards).by_output
+        return matmul(values, kernel, transposed=by_output, bfloat16=self.spec.bfloat16)
+
+    def _kernel(self, number: int) -> jax.Array:
+        """The kernel a connection uses, as its own layout stores it."""
+        connections = self.spec.connections
+        user = connections[number]
+        owner = connections[user.owner]
+        users = sum(other.owner == user.owner for other in connections)
+        kernel = self._part(user.owner, owner).kernel[...]
+        if users > 1:
+            kernel = scale_gradient(kernel, 1.0 / users)
+        if user.owner == number or user.target.type is LayerType.CONVOLUTIONAL:
+            return kernel
+        stored, wanted = layout_of(owner, self.shards), layout_of(user, self.shards)
+        rows, columns = stored.rows, stored.columns
+        if stored.by_output ^ wanted.by_output ^ user.transposed:
+            kernel, rows, columns = kernel.T, columns, rows
+        kernel = kernel[: rows.units, : columns.units]
+        missing = (wanted.rows.stored - rows.units, wanted.columns.stored - columns.units)
+        return jnp.pad(kernel, ((0, missing[0]), (0, missing[1])))
+
+    def _bias(self, number: int, connection: ConnectionSpec) -> jax.Array:
+        bias = self._part(number, connection).bias[...]
+        layer = connection.target
+        return jnp.repeat(bias, layer.width // layer.filters) if layer.type is LayerType.CONVOLUTIONAL else bias
+
+    def _part(self, number: int, connection: ConnectionSpec) -> Any:
+        return getattr(self, group_of(connection, self.shards))[str(number)]
+
+    def _corruption(self, layer: LayerSpec, training: Training | None) -> Corruption:
+        denoising = self.spec.denoising if layer.sparse else 0.0
+        if training is None or denoising == 0:
+            return Corruption(layer.normalize, 0.0, None)
+        return Corruption(layer.normalize, denoising, self._rng(layer, training))
+
+    def _rng(self, layer: LayerSpec, training: Training) -> jax.Array:
+        return jax.random.fold_in(training.rng, self.spec.layers.index(layer))
+
+    def _kept(self, layer: LayerSpec, shape: tuple[int, ...], training: Training) -> jax.Array:
+        return jax.random.uniform(self._rng(layer, training), shape) >= layer.dropout
 
 
-def stored_sizes(spec: NetworkSpec, *, shards: int) -> tuple[Size, Size]:
-    """Sizes of the input and output features, stored so that they divide by `shards`."""
-    inputs, outputs = spec.input.width, spec.output.width
-    return Size(inputs, round_up(inputs, shards)), Size(outputs, round_up(outputs, shards))
+def group_of(connection: ConnectionSpec, shards: int) -> str:
+    """The name under which a connection's parameters stand: `inputs`, `outputs` or `hidden`."""
+    convolves = connection.target.type is LayerType.CONVOLUTIONAL
+    return "hidden" if convolves else layout_of(connection, shards).group
 
 
-def to_connections(spec: NetworkSpec, params: Mapping[str, Any]) -> tuple[Connection, ...]:
-    """Parameters, gathered on the host, as matrices [in, out], padding stripped."""
-    last = len(spec.layers) - 2
-    parts = [params["input"], *(params["hidden"][number] for number in range(max(last - 1, 0)))]
-    parts += [params["output"]] if last > 0 else []
+@jax.custom_vjp
+def scale_gradient(values: jax.Array, factor: float) -> jax.Array:
+    """`values` as they are; their gradient is multiplied: of a matrix used n times DSSTNE takes the mean (spec 5.5)."""
+    del factor
+    return values
+
+
+def _scale_forward(values: jax.Array, factor: float) -> tuple[jax.Array, float]:
+    return values, factor
+
+
+def _scale_backward(factor: float, gradient: jax.Array) -> tuple[jax.Array, None]:
+    return gradient * factor, None
+
+
+scale_gradient.defvjp(_scale_forward, _scale_backward)
+
+
+def to_weights(spec: NetworkSpec, params: Mapping[str, Any], statistics: Mapping[str, Any]) -> Weights:
+    """Parameters and running statistics, gathered on the host, padding stripped."""
     connections: list[Connection] = []
-    for number, (before, layer, part) in enumerate(zip(spec.layers[:-1], spec.layers[1:], parts, strict=True)):
-        kernel, bias = jax.device_get((part["kernel"], part["bias"]))
-        matrix = kernel.T if number == last and last > 0 else kernel
-        connections.append(Connection(matrix[: before.width, : layer.width], bias[: layer.width]))
-    return tuple(connections)
+    for number, connection in enumerate(spec.connections):
+        layout = None if connection.target.type is LayerType.CONVOLUTIONAL else layout_of(connection, 1)
+        part = jax.device_get(params[group_of(connection, 1)][str(number)])
+        kernel = part.get("kernel")
+        if kernel is not None and layout is not None:
+            kernel = kernel[: layout.rows.units, : layout.columns.units]
+            kernel = kernel.T if layout.by_output else kernel
+        units = connection.target.filters if layout is None else connection.target.width
+        connections.append(Connection(kernel, part["bias"][:units]))
+    return Weights(
+        tuple(connections), _norms(spec, "batch_norms", params, statistics), _norms(spec, "layer_norms", params)
+    )
 
 
-def from_connections(
-    spec: NetworkSpec, connections: Sequence[Connection], *, shards: int
-) -> dict[str, dict[str, np.ndarray]]:
-    """Host arrays by module path (`hidden/0`) and name, padded for `shards`; inverse of `to_connections`."""
-    inputs, outputs = stored_sizes(spec, shards=shards)
-    last = len(connections) - 1
-    arrays: dict[str, dict[str, np.ndarray]] = {}
-    for position, (kernel, bias) in enumerate(connections):
-        path = "input" if position == 0 else "output" if position == last else f"hidden/{position - 1}"
-        rows = inputs.stored if position == 0 else kernel.shape[0]
-        columns = outputs.stored if position == last else kernel.shape[1]
-        padded = np.pad(kernel, ((0, rows - kernel.shape[0]), (0, columns - kernel.shape[1])))
-        arrays[path] = {
-            "kernel": padded.T if path == "output" else padded,
-            "bias": np.pad(bias, (0, columns - len(bias))),
-        }
-    return arrays
+def from_weights(spec: NetworkSpec, weights: Weights, *, shards: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Host arrays of parameters and of running statistics, padded for `shards`; inverse of `to_weights`."""
+    params: dict[str, Any] = {}
+    for number, (connection, (kernel, bias)) in enumerate(zip(spec.connections, weights.connections, strict=True)):
+        layout = None if connection.target.type is LayerType.CONVOLUTIONAL else layout_of(connection, shards)
+        part = {"bias": bias if layout is None else _padded_bias(bias, layout)}
+        if kernel is not None:
+            part["kernel"] = kernel if layout is None else _padded_kernel(kernel, layout)
+        params.setdefault(group_of(connection, shards), {})[str(number)] = part
+    statistics: dict[str, Any] = {}
+    for group, norms in (("batch_norms", weights.batch_norms), ("layer_norms", weights.layer_norms)):
+        for position, layer in enumerate(spec.layers):
+            if layer.name in norms:
+                scale, bias, mean, variance = norms[layer.name]
+                params.setdefault(group, {})[str(position)] = {"scale": scale, "bias": bias}
+                if mean is not None:
+                    found = {"mean": mean, "variance": variance, "count": _LONG}
+                    statistics.setdefault(group, {})[str(position)] = found
+    return params, statistics
 
 
-def _dropped(layer: LayerSpec, activations: jax.Array, rng: jax.Array) -> jax.Array:
-    return dropout(layer, activations, rng) if layer.dropout > 0 else activations
+def _norms(
+    spec: NetworkSpec, group: str, params: Mapping[str, Any], statistics: Mapping[str, Any] | None = None
+) -> dict[str, Normalization]:
+    found: dict[str, Normalization] = {}
+    for number, part in jax.device_get(params.get(group, {})).items():
+        own = jax.device_get((statistics or {}).get(group, {}).get(number, {}))
+        learnt = Normalization(part["scale"], part["bias"], own.get("mean"), own.get("variance"))
+        found[spec.layers[int(number)].name] = learnt
+    return found
 
 
-def _layer_penalty(spec: NetworkSpec, layer: LayerSpec, activations: jax.Array, mask: jax.Array) -> jax.Array:
+def _padded_kernel(kernel: np.ndarray, layout: Layout) -> np.ndarray:
+    stored = kernel.T if layout.by_output else kernel
+    missing = (layout.rows.stored - layout.rows.units, layout.columns.stored - layout.columns.units)
+    return np.pad(stored, ((0, missing[0]), (0, missing[1])))
+
+
+def _padded_bias(bias: np.ndarray, layout: Layout) -> np.ndarray:
+    side = layout.rows if layout.by_output else layout.columns
+    return np.pad(bias, (0, side.stored - side.units))
+
+
+def _channels(layer: LayerSpec) -> int:
+    return layer.filters if layer.type is LayerType.CONVOLUTIONAL else layer.width
+
+
+def _sparse(batch: Batch) -> SparseBatch:
+    if not isinstance(batch, SparseBatch):
+        raise TypeError("a dense input is read before the layers that use it")
+    return batch
+
+
+def _fitted(values: jax.Array, columns: int) -> jax.Array:
+    """Values of a layer of equal width, with the columns another one stores."""
+    cut = values[:, :columns]
+    return jnp.pad(cut, ((0, 0), (0, columns - cut.shape[1])))
+
+
+def _layer_penalty(spec: NetworkSpec, layer: LayerSpec, output: jax.Array, mask: jax.Array) -> jax.Array:
     if spec.sparseness.beta <= 0 or not layer.sparse:
         return jnp.zeros((), jnp.float32)
     own, common = layer.sparseness, spec.sparseness
     chosen = Sparseness(own.p if own.p > 0 else common.p, own.beta if own.beta > 0 else common.beta)
-    return sparseness_penalty(chosen, activations, mask)
+    return sparseness_penalty(chosen, output, mask)
 
 
-def sparseness_penalty(sparseness: Sparseness, activations: jax.Array, mask: jax.Array) -> jax.Array:
+def sparseness_penalty(sparseness: Sparseness, output: jax.Array, mask: jax.Array) -> jax.Array:
     """beta · Σ_units KL(p ‖ m), m the mean activation over the real samples (DSSTNE spec 5.6).
 
     m is clipped to [1e-6, 0.999999] where the formula needs it, and the gradient passes the clip,
@@ -136,7 +338,7 @@ def sparseness_penalty(sparseness: Sparseness, activations: jax.Array, mask: jax
     """
     p = sparseness.p
     # [batch, units] -> [units]
-    mean = (activations * mask[:, None]).sum(axis=0) / jnp.maximum(mask.sum(), 1.0)
+    mean = (output * mask[:, None]).sum(axis=0) / jnp.maximum(mask.sum(), 1.0)
     mean = mean + jax.lax.stop_gradient(jnp.clip(mean, 1e-6, 0.999999) - mean)
     divergence = -p * jnp.log(mean) - (1.0 - p) * jnp.log1p(-mean) - _entropy(p)
     return sparseness.beta * divergence.sum()

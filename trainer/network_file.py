@@ -1,338 +1,380 @@
-"""The trained network as a value, and as DSSTNE's network NetCDF (`gl.nc`, spec section 6): every attribute
-by name and type, weights flat and row-major [in][out]. What DSSTNE has no place for travels in extra
-attributes, which its readers ignore.
+"""The trained network as a value, and as DSSTNE's network NetCDF (`gl.nc`, spec section 6): every attribute by name
+and type, weights flat, [in][out] or [filters][channels][z][y][x]. What DSSTNE has no place for travels in extra
+attributes, which its readers ignore, and only where it is not the default.
 """
 
-from collections.abc import Callable, Sequence
-from enum import IntEnum
-from itertools import pairwise
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
 import netCDF4
 import numpy as np
-import numpy.typing as npt
 
-from trainer.errors import DataError
+from trainer.errors import NetworkError
 from trainer.filing import replacing
-from trainer.network import (
+from trainer.network_attributes import MOST_UNITS, Field, Getter, Putter, opened, single
+from trainer.network_graph import checked
+from trainer.network_types import (
     Activation,
+    ConnectionSpec,
     ErrorFunction,
+    Kernel,
     LayerKind,
     LayerSpec,
-    MarginalScale,
+    LayerType,
     NetworkKind,
     NetworkSpec,
     OptimizerName,
     OptimizerSpec,
-    ResponseNormalization,
-    Sparseness,
+    PoolingFunction,
+    Schedule,
+    SharedWeights,
     WeightInit,
     WeightScheme,
 )
-from trainer.network_names import ACTIVATIONS_COMPUTED, SUPPORTED_ERROR_FUNCTIONS, fits_output
+from trainer.shapes import bias_size, weight_shape, window_padding
+from trainer.weights import Connection, Floats, Normalization, Weights
 
-_VERSION = 0.9
 _SPARSE, _DENOISING, _BATCH_NORMALIZATION = 1, 2, 4
-_NONE_OR_ONE = (
-    ("Ny", 1), ("Nz", 1), ("Nw", 1), ("dimensions", 1), ("kernelX", 1), ("kernelY", 1), ("kernelZ", 1),
-    ("kernelDimensions", 1), ("kernelStrideX", 1), ("kernelStrideY", 1), ("kernelStrideZ", 1),
-    ("kernelPaddingX", 0), ("kernelPaddingY", 0), ("kernelPaddingZ", 0),
+_SIDES, _AXES, _SIZES = ("Nx", "Ny", "Nz", "Nw"), "XYZ", ("width", "height", "length", "depth", "breadth")
+_SEED = 12134
+"""DSSTNE's, for weights that a file leaves to be drawn."""
+_NETWORK_FIELDS = (
+    Field("name", "name", str), Field("kind", "kind", NetworkKind), Field("errorFunction", "loss", ErrorFunction),
+    Field("maxout_k", "maxout_k", np.int32), Field("decay", "decay", optional=True),
+    Field("LRN_k", "response_normalization.k"), Field("LRN_n", "response_normalization.n", np.int32),
+    Field("LRN_alpha", "response_normalization.alpha"), Field("LRN_beta", "response_normalization.beta"),
+    Field("sparsenessPenalty_p", "sparseness.p"), Field("sparsenessPenalty_beta", "sparseness.beta"),
+    Field("denoising_p", "denoising"), Field("deltaBoost_one", "delta_boost.one"),
+    Field("deltaBoost_zero", "delta_boost.zero"), Field("SMCE_oneScale", "marginal.one_scale"),
+    Field("SMCE_zeroScale", "marginal.zero_scale"), Field("SMCE_oneTarget", "marginal.one_target"),
+    Field("SMCE_zeroTarget", "marginal.zero_target"), Field("ShuffleIndices", "shuffle", bool),
+    Field("bfloat16", "bfloat16", bool, extra=True),
 )  # fmt: skip
-"""Attributes of every layer that say nothing about a fully connected one."""
-_ABSENT = -1.0
-"""Stands for `None` among the numbers of an optimizer."""
+_OPTIMIZER_FIELDS = (
+    Field("optimizer", "name", OptimizerName), Field("optimizer_learningRate", "learning_rate", extra=True),
+    Field("optimizer_weightDecay", "weight_decay", extra=True), Field("optimizer_momentum", "momentum", extra=True),
+    Field("optimizer_momentum2", "momentum2", extra=True), Field("optimizer_clip", "clip", extra=True),
+    Field("optimizer_warmup", "warmup", int, extra=True), Field("optimizer_steps", "steps", int, extra=True),
+    Field("optimizer_schedule", "schedule", Schedule, extra=True),
+)  # fmt: skip
+_LAYER_FIELDS = (
+    Field("name", "name", str), Field("kind", "kind", LayerKind), Field("type", "type", LayerType),
+    Field("poolingfunction", "pooling", PoolingFunction, optional=True), Field("dataSet", "dataset", str),
+    Field("pDropout", "dropout"), Field("weightInit", "weight_init.scheme", WeightScheme),
+    Field("weightInitScale", "weight_init.scale"), Field("biasInit", "weight_init.bias"),
+    Field("weightNorm", "weight_norm"), Field("deltaNorm", "delta_norm"),
+    Field("activation", "activation", Activation), Field("sparsenessPenalty_p", "sparseness.p"),
+    Field("sparsenessPenalty_beta", "sparseness.beta"), Field("RELUSlope", "relu_slope"),
+    Field("ELUAlpha", "elu_alpha"), Field("SELULambda", "selu_lambda"),
+    Field("normalize", "normalize", bool, extra=True),
+    Field("biasInitLogOdds", "weight_init.log_odds", bool, extra=True),
+    Field("layerNormalization", "layer_normalization", bool, extra=True),
+    Field("lossFunction", "loss", ErrorFunction, extra=True), Field("lossWeight", "loss_weight", extra=True),
+    Field("analog", "analog", bool, extra=True), Field("ignoreZero", "ignore_zero", bool, extra=True),
+)  # fmt: skip
 
-Choice = TypeVar("Choice", bound=IntEnum)
 
-
-class Connection(NamedTuple):
-    """What leads into a layer."""
-
-    kernel: npt.NDArray[np.float32]
-    """[in, out]"""
-    bias: npt.NDArray[np.float32]
-    """[out]"""
-
-
-def write_network(path: Path, spec: NetworkSpec, connections: Sequence[Connection]) -> None:
-    """Write a network whose widths are resolved, aside and renamed; one connection a layer but the first."""
+def write_network(path: Path, spec: NetworkSpec, weights: Weights) -> None:
+    """Write a network whose shapes are resolved, aside and renamed; `DataError` if the file cannot hold it."""
+    connections = list(zip(spec.connections, weights.connections, strict=True))
     with replacing(path) as aside, netCDF4.Dataset(aside, "w", format="NETCDF4") as file:
-        put = _Putter(file, "")
+        put = Putter(file, path)
         _write_globals(put, spec, len(connections))
         for number, layer in enumerate(spec.layers):
-            _write_layer(_Putter(file, f"layer{number}_"), layer, spec)
-        pairs = zip(spec.layers[:-1], spec.layers[1:], connections, strict=True)
-        for number, (before, layer, connection) in enumerate(pairs):
-            _write_connection(file, number, (before, layer), connection)
+            _write_layer(put.at(f"layer{number}_"), layer, spec)
+            _write_norms(put.at(f"layer{number}_"), layer, weights)
+        for number, (connection, values) in enumerate(connections):
+            owner = None if connection.owner == number else spec.connections[connection.owner]
+            _write_connection(put.at(f"weight{number}_"), connection, owner, locked=number in weights.locked)
+            _write_values(put.at(f"weight{number}_"), connection, values, own=owner is None)
 
 
-def read_network_file(path: Path) -> tuple[NetworkSpec, tuple[Connection, ...]]:
-    """The network of a file that obeys spec section 6, as far as this trainer computes it; anything else
-    raises `DataError`.
+def read_network_file(path: Path) -> tuple[NetworkSpec, Weights]:
+    """The network of a file that obeys spec section 6, layers in the file's order; anything else raises `DataError`.
+
+    An empty vector of weights or biases is drawn as the layer's `WeightInit` says, always the same.
     """
-    try:
-        file = netCDF4.Dataset(path, "r")
-    except OSError as error:
-        raise DataError(f"cannot be opened as a network file: {error.strerror or error}", path) from error
-    with file:
-        file.set_auto_mask(False)
-        get = _Getter(file, path, "")
-        layers = [_read_layer(_Getter(file, path, f"layer{n}_"), n) for n in range(get.integer("layers"))]
-        if len(layers) < 2 or get.integer("weights") != len(layers) - 1:
-            raise DataError(f"{len(layers)} layers and {get.integer('weights')} weights are no chain", path)
-        spec = _read_globals(get, tuple(layers))
-        pairs = enumerate(pairwise(layers))
-        _check_computed(spec, layers, path)
-        return spec, tuple(_read_connection(file, path, n, before, layer) for n, (before, layer) in pairs)
+    with opened(path) as get:
+        spec, numbers = _read_spec(get)
+        parts = enumerate(spec.connections)
+        connections = tuple(_read_weights(get.at(f"weight{numbers[n]}_"), c, own=c.owner == n) for n, c in parts)
+        its = [(layer, get.at(f"layer{number}_")) for number, layer in enumerate(spec.layers)]
+        batch_norms = {layer.name: _read_batch_norm(at, layer) for layer, at in its if layer.batch_normalization}
+        layer_norms = {layer.name: _read_layer_norm(at, layer) for layer, at in its if layer.layer_normalization}
+        locked = frozenset(n for n in range(len(connections)) if _is_locked(get.at(f"weight{numbers[n]}_")))
+        return spec, Weights(connections, batch_norms, layer_norms, locked)
 
 
-class _Putter:
-    """Writes attributes of one prefix, each with the type its reader wants."""
-
-    def __init__(self, file: Any, prefix: str) -> None:
-        self._file, self._prefix = file, prefix
-
-    def text(self, name: str, value: str) -> None:
-        # Bytes are stored as NC_CHAR, also where they are not ASCII.
-        self._file.setncattr(self._prefix + name, np.bytes_(value.encode()))
-
-    def unsigned(self, name: str, value: int) -> None:
-        self._file.setncattr(self._prefix + name, np.uint32(value))
-
-    def signed(self, name: str, value: int) -> None:
-        self._file.setncattr(self._prefix + name, np.int32(value))
-
-    def size(self, name: str, value: int) -> None:
-        self._file.setncattr(self._prefix + name, np.uint64(value))
-
-    def number(self, name: str, value: float) -> None:
-        self._file.setncattr(self._prefix + name, np.float32(value))
-
-
-class _Getter:
-    """Reads attributes of one prefix."""
-
-    def __init__(self, file: Any, path: Path, prefix: str) -> None:
-        self._file, self.path, self._prefix = file, path, prefix
-
-    def has(self, name: str) -> bool:
-        return self._prefix + name in self._file.ncattrs()
-
-    def _value(self, name: str) -> Any:
-        if not self.has(name):
-            raise DataError(f"has no attribute {self._prefix}{name}; is it a network file?", self.path)
-        return self._file.getncattr(self._prefix + name)
-
-    def text(self, name: str) -> str:
-        return str(self._value(name))
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        return default if default is not None and not self.has(name) else int(self._value(name))
-
-    def number(self, name: str, default: float | None = None) -> float:
-        if default is not None and not self.has(name):
-            return default
-        # The shortest decimal that gives the same float32: 0.2 and not 0.20000000298.
-        return float(str(np.float32(self._value(name))))
-
-    def choice(self, name: str, kind: Callable[[int], Choice]) -> Choice:
-        value = self.integer(name)
-        try:
-            return kind(value)
-        except ValueError as error:
-            raise DataError(f"{self._prefix}{name} is {value}, which names nothing", self.path) from error
-
-
-def _write_globals(put: _Putter, spec: NetworkSpec, connections: int) -> None:
-    put.number("version", _VERSION)
-    put.text("name", spec.name)
-    put.unsigned("kind", spec.kind)
-    put.unsigned("errorFunction", spec.loss)
-    put.signed("maxout_k", spec.maxout_k)
-    put.number("decay", spec.decay)
-    normalization = spec.response_normalization
-    put.number("LRN_k", normalization.k)
-    put.signed("LRN_n", normalization.n)
-    put.number("LRN_alpha", normalization.alpha)
-    put.number("LRN_beta", normalization.beta)
-    put.unsigned("bSparsenessPenalty", spec.sparseness.beta > 0)
-    put.number("sparsenessPenalty_p", spec.sparseness.p)
-    put.number("sparsenessPenalty_beta", spec.sparseness.beta)
-    put.unsigned("bDenoising", spec.denoising > 0)
-    put.number("denoising_p", spec.denoising)
-    put.number("deltaBoost_one", 1.0)
-    put.number("deltaBoost_zero", 1.0)
-    put.number("SMCE_oneScale", spec.marginal.one_scale)
-    put.number("SMCE_zeroScale", spec.marginal.zero_scale)
-    put.number("SMCE_oneTarget", spec.marginal.one_target)
-    put.number("SMCE_zeroTarget", spec.marginal.zero_target)
-    put.unsigned("ShuffleIndices", spec.shuffle)
-    put.unsigned("layers", len(spec.layers))
-    put.unsigned("weights", connections)
+def _write_globals(put: Putter, spec: NetworkSpec, connections: int) -> None:
+    put.put("version", 0.9, float)
+    put.fields(_NETWORK_FIELDS, spec, NetworkSpec("", ()))
+    put.put("bSparsenessPenalty", single(spec.sparseness.beta) > 0)
+    put.put("bDenoising", single(spec.denoising) > 0)
+    put.put("layers", len(spec.layers))
+    put.put("weights", connections)
     if spec.optimizer is not None:
-        put.unsigned("optimizer", spec.optimizer.name)
-        for name, value in _optimizer_numbers(spec.optimizer):
-            put.number(name, _ABSENT if value is None else value)
+        put.fields(_OPTIMIZER_FIELDS, spec.optimizer, OptimizerSpec())
 
 
-def _optimizer_numbers(optimizer: OptimizerSpec) -> tuple[tuple[str, float | None], ...]:
-    return (
-        ("optimizer_learningRate", optimizer.learning_rate),
-        ("optimizer_weightDecay", optimizer.weight_decay),
-        ("optimizer_momentum", optimizer.momentum),
-        ("optimizer_momentum2", optimizer.momentum2),
+def _write_layer(put: Putter, layer: LayerSpec, spec: NetworkSpec) -> None:
+    put.fields(_LAYER_FIELDS, layer, LayerSpec("", LayerKind.INPUT))
+    is_denoised = layer.kind is LayerKind.INPUT and layer.sparse and single(spec.denoising) > 0
+    bits = (layer.sparse, _SPARSE), (is_denoised, _DENOISING), (layer.batch_normalization, _BATCH_NORMALIZATION)
+    put.put("attributes", sum(bit for is_set, bit in bits if is_set))
+    put.put("dimensions", len(layer.sides))
+    for name, side in zip(_SIDES, (*layer.sides, 1, 1, 1), strict=False):
+        put.put(name, side)
+    _write_kernel(put, layer, spec)
+    for name, others in (("source", layer.sources), ("skip", layer.skips)):
+        put.put(f"{name}s", len(others))
+        for position, other in enumerate(others):
+            put.put(f"{name}{position}", other, str)
+
+
+def _write_kernel(put: Putter, layer: LayerSpec, spec: NetworkSpec) -> None:
+    size, stride = layer.kernel.size, layer.kernel.stride[: len(layer.kernel.size)]
+    padding = _padding(layer, spec)
+    put.put("kernelDimensions", len(size))
+    for position, axis in enumerate(_AXES):
+        for name, values, default in (("", size, 1), ("Stride", stride, 1), ("Padding", padding, 0)):
+            put.put(f"kernel{name}{axis}", values[position] if position < len(values) else default)
+
+
+def _write_connection(put: Putter, connection: ConnectionSpec, owner: ConnectionSpec | None, *, locked: bool) -> None:
+    source, target = connection.source, connection.target
+    shape = weight_shape(source, target)
+    sizes = shape[::-1] if target.type is LayerType.FULLY_CONNECTED else shape
+    put.put("inputLayer", source.name, str)
+    put.put("outputLayer", target.name, str)
+    for name, size in zip(_SIZES, (*sizes, 1, 1, 1), strict=False):
+        put.put(name, size, np.uint64)
+    put.put("bLocked", locked)
+    put.put("norm", target.weight_norm, float)
+    put.put("bShared", owner is not None)
+    if owner is not None:
+        put.put("bTransposed", connection.transposed)
+        put.put("sourceInputLayer", owner.source.name, str)
+        put.put("sourceOutputLayer", owner.target.name, str)
+
+
+def _write_norms(put: Putter, layer: LayerSpec, weights: Weights) -> None:
+    if layer.batch_normalization:
+        scale, bias, mean, variance = weights.batch_norms[layer.name]
+        if mean is None or variance is None:
+            raise ValueError(f"layer {layer.name}: a batch normalisation has running statistics")
+        put.vectors("bnDim", scaleBN=scale, biasBN=bias, runningMeanBN=mean, runningVarianceBN=variance)
+    if layer.layer_normalization:
+        norm = weights.layer_norms[layer.name]
+        put.vectors("lnDim", scaleLN=norm.scale, biasLN=norm.bias)
+
+
+def _write_values(put: Putter, connection: ConnectionSpec, values: Connection, *, own: bool) -> None:
+    source, target = connection.source, connection.target
+    shape, size = weight_shape(source, target), bias_size(target)
+    shapes = (None if values.kernel is None else values.kernel.shape, values.bias.shape)
+    if shapes != (shape if own else None, (size,)):
+        raise ValueError(f"weights from {source.name} to {target.name} have shapes {shapes}, not {shape} and {size}")
+    put.vectors("biasDim", bias=values.bias)
+    if values.kernel is not None:
+        put.vectors("weightDim", weights=values.kernel)
+
+
+def _read_spec(get: Getter) -> tuple[NetworkSpec, list[int]]:
+    """The network, and for each of its connections the number that the file gives it."""
+    spec = get.fields(_NETWORK_FIELDS, NetworkSpec("", ()))
+    is_denoising, is_penalized = get.value("bDenoising", bool), get.value("bSparsenessPenalty", bool)
+    beta = spec.sparseness.beta if is_penalized else min(spec.sparseness.beta, 0.0)
+    denoising = _chance(get, "denoising_p", spec.denoising) if is_denoising else 0.0
+    layers = _read_layers(get, denoises=denoising > 0)
+    numbers = _read_numbers(get, layers)
+    layers = [replace(layer, shared=_read_shared(get, layer, numbers)) for layer in layers]
+    spec = replace(
+        spec,
+        layers=tuple(layers),
+        denoising=denoising,
+        sparseness=replace(spec.sparseness, beta=beta),
+        optimizer=_read_optimizer(get) if get.has("optimizer") else None,
+    )
+    _check(get, spec)
+    return spec, [numbers[connection.source.name, connection.target.name] for connection in spec.connections]
+
+
+def _read_optimizer(get: Getter) -> OptimizerSpec:
+    optimizer = get.fields(_OPTIMIZER_FIELDS, OptimizerSpec())
+    # Earlier versions of this program stored what the network leaves to the settings as -1.
+    left = ("learning_rate", "weight_decay", "momentum", "momentum2")
+    return replace(optimizer, **{name: None for name in left if getattr(optimizer, name) == -1})
+
+
+def _read_layers(get: Getter, *, denoises: bool) -> list[LayerSpec]:
+    count = range(get.integer("layers", 1))
+    layers = [_read_layer(get.at(f"layer{number}_"), denoises=denoises) for number in count]
+    kinds = {layer.name: layer.kind for layer in layers}
+    names: set[str] = set()
+    for number, layer in enumerate(layers):
+        at = get.at(f"layer{number}_")
+        if layer.name in names:
+            raise at.wrong("name", f"is {layer.name!r}, as of an earlier layer")
+        names.add(layer.name)
+        if layer.kind is LayerKind.INPUT and layer.sources:
+            raise at.wrong("sources", "is not 0, but an Input layer has none")
+        if layer.type is LayerType.POOLING and layer.skips:
+            raise at.wrong("skips", "is not 0, but a Pooling layer has no sum that a skip could be added to")
+        _check_names(at, layer, kinds)
+    return layers
+
+
+def _check_names(get: Getter, layer: LayerSpec, kinds: Mapping[str, LayerKind]) -> None:
+    for end, others in (("source", layer.sources), ("skip", layer.skips)):
+        for position, other in enumerate(others):
+            if other not in kinds:
+                raise get.wrong(f"{end}{position}", f"is {other!r}; no layer is called so")
+            if kinds[other] is LayerKind.TARGET:
+                raise get.wrong(f"{end}{position}", f"is {other!r}, a Target layer, which feeds none")
+            if end == "source" and layer.type is not LayerType.POOLING and other in others[:position]:
+                raise get.wrong(f"{end}{position}", f"is {other!r}, as an earlier one")
+
+
+def _read_layer(get: Getter, *, denoises: bool) -> LayerSpec:
+    layer = get.fields(_LAYER_FIELDS, LayerSpec("", LayerKind.INPUT))
+    _chance(get, "pDropout", layer.dropout)
+    bits = get.value("attributes", int)
+    windows = get.integer("kernelDimensions", 1, len(_AXES))
+    size, stride = (get.integers([f"kernel{name}{axis}" for axis in _AXES])[:windows] for name in ("", "Stride"))
+    convolves = layer.type is LayerType.CONVOLUTIONAL
+    dimensions = get.integer("dimensions", 1, len(_SIDES))
+    shape = _read_sides(get, windows + 1 if convolves else dimensions)
+    # DSSTNE marks an input as sparse for its data, and as denoised where the network's author called it sparse.
+    is_sparse = bits & _SPARSE and (layer.kind is not LayerKind.INPUT or not denoises or bits & _DENOISING)
+    return replace(
+        layer,
+        shape=shape,
+        sources=get.texts("source"),
+        skips=get.texts("skip"),
+        sparse=bool(is_sparse),
+        batch_normalization=bool(bits & _BATCH_NORMALIZATION),
+        kernel=Kernel(size, stride),
+        filters=shape[-1] if convolves else 0,
     )
 
 
-def _write_layer(put: _Putter, layer: LayerSpec, spec: NetworkSpec) -> None:
-    is_denoising = layer.kind is LayerKind.INPUT and layer.sparse and spec.denoising > 0
-    put.text("name", layer.name)
-    put.unsigned("kind", layer.kind)
-    put.unsigned("type", 0)
-    put.unsigned("poolingfunction", 0)
-    put.text("dataSet", layer.dataset)
-    put.unsigned("Nx", layer.width)
-    for name, value in _NONE_OR_ONE:
-        put.unsigned(name, value)
-    put.number("pDropout", layer.dropout)
-    put.unsigned("weightInit", layer.weight_init.scheme)
-    put.number("weightInitScale", layer.weight_init.scale)
-    put.number("biasInit", layer.weight_init.bias)
-    put.number("weightNorm", 0.0)
-    put.number("deltaNorm", 0.0)
-    put.unsigned("activation", layer.activation)
-    put.number("sparsenessPenalty_p", layer.sparseness.p)
-    put.number("sparsenessPenalty_beta", layer.sparseness.beta)
-    put.number("RELUSlope", layer.relu_slope)
-    put.number("ELUAlpha", layer.elu_alpha)
-    put.number("SELULambda", layer.selu_lambda)
-    put.unsigned("attributes", (_SPARSE if layer.sparse else 0) | (_DENOISING if is_denoising else 0))
-    put.unsigned("sources", len(layer.sources))
-    for number, source in enumerate(layer.sources):
-        put.text(f"source{number}", source)
-    put.unsigned("skips", 0)
-    if layer.normalize:
-        put.unsigned("normalize", 1)
-    if layer.weight_init.log_odds:
-        put.unsigned("biasInitLogOdds", 1)
+def _read_sides(get: Getter, dimensions: int) -> tuple[int, ...]:
+    sides = get.integers(_SIDES)
+    if math.prod(sides) > MOST_UNITS:
+        raise get.wrong("Nx", f"and the other sides make {math.prod(sides)} units; at most {MOST_UNITS} are possible")
+    while dimensions < len(sides) and math.prod(sides[dimensions:]) > 1:
+        dimensions += 1
+    return sides[:dimensions]
 
 
-def _write_connection(file: Any, number: int, ends: tuple[LayerSpec, LayerSpec], connection: Connection) -> None:
-    before, layer = ends
-    prefix = f"weight{number}_"
-    put = _Putter(file, prefix)
-    put.text("inputLayer", before.name)
-    put.text("outputLayer", layer.name)
-    put.size("width", layer.width)
-    put.size("height", before.width)
-    for name in ("length", "depth", "breadth"):
-        put.size(name, 1)
-    put.unsigned("bShared", 0)
-    put.unsigned("bLocked", 0)
-    put.number("norm", 0.0)
-    for name, values in (("bias", connection.bias), ("weight", connection.kernel.reshape(-1))):
-        file.createDimension(f"{prefix}{name}Dim", len(values))
-        variable = file.createVariable(
-            f"{prefix}{'weights' if name == 'weight' else name}", "f4", (f"{prefix}{name}Dim",), contiguous=True
-        )
-        variable[:] = np.asarray(values, np.float32)
+def _read_numbers(get: Getter, layers: Sequence[LayerSpec]) -> dict[tuple[str, str], int]:
+    """The numbers of matrices by the names of the layers between which they lead."""
+    weighted = [layer for layer in layers if layer.type is not LayerType.POOLING]
+    ends = {(source, layer.name) for layer in weighted for source in layer.sources}
+    count = get.value("weights", int)
+    if count != len(ends):
+        raise get.wrong("weights", f"is {count}, but the layers have {len(ends)} connections")
+    numbers: dict[tuple[str, str], int] = {}
+    for number in range(count):
+        at = get.at(f"weight{number}_")
+        its = (at.value("inputLayer", str), at.value("outputLayer", str))
+        if its not in ends or its in numbers:
+            raise at.wrong("inputLayer", f"and outputLayer are {its[0]!r} and {its[1]!r}: no connection, or one twice")
+        numbers[its] = number
+    return numbers
 
 
-def _read_globals(get: _Getter, layers: tuple[LayerSpec, ...]) -> NetworkSpec:
-    return NetworkSpec(
-        name=get.text("name"),
-        layers=layers,
-        kind=get.choice("kind", NetworkKind),
-        loss=get.choice("errorFunction", ErrorFunction),
-        marginal=MarginalScale(
-            one_target=get.number("SMCE_oneTarget"),
-            zero_target=get.number("SMCE_zeroTarget"),
-            one_scale=get.number("SMCE_oneScale"),
-            zero_scale=get.number("SMCE_zeroScale"),
-        ),
-        denoising=get.number("denoising_p") if get.integer("bDenoising") else 0.0,
-        sparseness=_read_sparseness(get, on=bool(get.integer("bSparsenessPenalty"))),
-        shuffle=bool(get.integer("ShuffleIndices")),
-        decay=get.number("decay", 0.0),
-        optimizer=_read_optimizer(get),
-        response_normalization=ResponseNormalization(
-            k=get.number("LRN_k"),
-            n=get.integer("LRN_n"),
-            alpha=get.number("LRN_alpha"),
-            beta=get.number("LRN_beta"),
-        ),
-        maxout_k=get.integer("maxout_k"),
-    )
+def _is_locked(get: Getter) -> bool:
+    return get.has("bLocked") and get.value("bLocked", bool)
 
 
-def _check_computed(spec: NetworkSpec, layers: Sequence[LayerSpec], path: Path) -> None:
-    """Refuse what the JSON language would refuse, so that nothing is computed otherwise than asked."""
-    kinds = [LayerKind.INPUT, *[LayerKind.HIDDEN] * (len(layers) - 2), LayerKind.OUTPUT]
-    if [layer.kind for layer in layers] != kinds:
-        raise DataError("the layers are not one Input, Hidden layers and one Output in this order", path)
-    for number, layer in enumerate(layers[1:], start=1):
-        last = number == len(layers) - 1
-        if layer.activation not in ACTIVATIONS_COMPUTED or (layer.activation is Activation.SOFT_MAX and not last):
-            raise DataError(f"layer{number}_activation {layer.activation.name} is not computed yet", path)
-    if spec.loss not in SUPPORTED_ERROR_FUNCTIONS or not fits_output(spec.loss, spec.output.activation):
-        raise DataError(f"errorFunction {spec.loss.name} on {spec.output.activation.name} is not computed yet", path)
+def _read_shared(get: Getter, layer: LayerSpec, numbers: Mapping[tuple[str, str], int]) -> tuple[SharedWeights, ...]:
+    found: list[SharedWeights] = []
+    for source in layer.sources if layer.type is not LayerType.POOLING else ():
+        at = get.at(f"weight{numbers[source, layer.name]}_")
+        if at.value("bShared", bool):
+            lender = (at.value("sourceInputLayer", str), at.value("sourceOutputLayer", str))
+            if lender not in numbers:
+                raise at.wrong(
+                    "sourceInputLayer", f"and sourceOutputLayer are {lender[0]!r} and {lender[1]!r}: no matrix"
+                )
+            found.append(SharedWeights(source, *lender, at.value("bTransposed", bool)))
+    return tuple(found)
 
 
-def _read_sparseness(get: _Getter, *, on: bool = True) -> Sparseness:
-    return Sparseness(get.number("sparsenessPenalty_p"), get.number("sparsenessPenalty_beta") if on else 0.0)
+def _check(get: Getter, spec: NetworkSpec) -> None:
+    """Refuse layers that do not fit each other."""
+    try:
+        derived = checked(spec)
+    except NetworkError as error:
+        message = re.sub(r"^\$\.Layers\[(\d+)\][^:]*", r"layer\1", str(error)).replace("$.Layers:", "layers:")
+        raise get.error(message) from error
+    for number, (layer, own) in enumerate(zip(derived.layers, spec.layers, strict=True)):
+        at = get.at(f"layer{number}_")
+        padding = tuple(at.integer(f"kernelPadding{axis}") for axis in _AXES)
+        if _four(layer.sides) != _four(own.sides):
+            raise at.wrong("Nx", f"and the other sides are {own.sides}; from the sources follows {layer.sides}")
+        if layer.type is LayerType.CONVOLUTIONAL or layer.pooling in (PoolingFunction.MAX, PoolingFunction.AVERAGE):
+            wanted = _padding(layer, spec)
+            if padding[: len(wanted)] != wanted:
+                raise at.wrong(
+                    "kernelPaddingX", f"and its like are {padding[: len(wanted)]}; only {wanted} is computed"
+                )
 
 
-def _read_optimizer(get: _Getter) -> OptimizerSpec | None:
-    if not get.has("optimizer"):
-        return None
-    names = [name for name, _ in _optimizer_numbers(OptimizerSpec())]
-    numbers = [get.number(name, _ABSENT) for name in names]
-    return OptimizerSpec(get.choice("optimizer", OptimizerName), *(None if n == _ABSENT else n for n in numbers))
+def _padding(layer: LayerSpec, spec: NetworkSpec) -> tuple[int, ...]:
+    is_windowed = layer.type is not LayerType.FULLY_CONNECTED and layer.sources
+    return window_padding(spec.layer(layer.sources[0]).sides, layer.kernel) if is_windowed else ()
 
 
-def _read_layer(get: _Getter, number: int) -> LayerSpec:
-    odd = get.integer("type") or get.integer("skips") or get.integer("attributes") & _BATCH_NORMALIZATION
-    if odd or get.integer("sources") != (number > 0):
-        raise DataError(
-            f"layer {get.text('name')}: only chains of plain fully connected layers are computed yet", get.path
-        )
-    return LayerSpec(
-        name=get.text("name"),
-        kind=get.choice("kind", LayerKind),
-        units=get.integer("Nx") * get.integer("Ny") * get.integer("Nz") * get.integer("Nw"),
-        sources=(get.text("source0"),) if number > 0 else (),
-        activation=get.choice("activation", Activation),
-        sparse=bool(get.integer("attributes") & _SPARSE),
-        dataset=get.text("dataSet"),
-        weight_init=WeightInit(
-            scheme=get.choice("weightInit", WeightScheme),
-            scale=get.number("weightInitScale"),
-            bias=get.number("biasInit"),
-            log_odds=bool(get.integer("biasInitLogOdds", 0)),
-        ),
-        dropout=get.number("pDropout"),
-        sparseness=_read_sparseness(get),
-        relu_slope=get.number("RELUSlope"),
-        elu_alpha=get.number("ELUAlpha"),
-        selu_lambda=get.number("SELULambda"),
-        normalize=bool(get.integer("normalize", 0)),
-    )
+def _read_weights(get: Getter, connection: ConnectionSpec, *, own: bool) -> Connection:
+    source, target = connection.source, connection.target
+    bias = get.vector("bias", bias_size(target), 0)
+    if not len(bias):
+        bias = np.full(bias_size(target), target.weight_init.bias, np.float32)
+    if not own:
+        return Connection(None, bias)
+    shape = weight_shape(source, target)
+    kernel = get.vector("weights", math.prod(shape), 0)
+    kernel = kernel.reshape(shape) if len(kernel) else _drawn(target.weight_init, shape, (source.width, target.width))
+    return Connection(kernel, bias)
 
 
-def _read_connection(file: Any, path: Path, number: int, before: LayerSpec, layer: LayerSpec) -> Connection:
-    prefix = f"weight{number}_"
-    get = _Getter(file, path, prefix)
-    if get.integer("bShared") or (get.text("inputLayer"), get.text("outputLayer")) != (before.name, layer.name):
-        raise DataError(f"{prefix}inputLayer and outputLayer do not follow the layers", path)
-    kernel = _vector(file, path, f"{prefix}weights", before.width * layer.width)
-    return Connection(kernel.reshape(before.width, layer.width), _vector(file, path, f"{prefix}bias", layer.width))
+def _drawn(init: WeightInit, shape: tuple[int, ...], fans: tuple[int, int]) -> Floats:
+    """Initial weights by spec 5.12; `fans` are units in and out."""
+    rng = np.random.default_rng(_SEED)
+    half_ranges = {
+        WeightScheme.XAVIER: 0.5 * init.scale * math.sqrt(6.0 / sum(fans)),
+        WeightScheme.CAFFE_XAVIER: init.scale * math.sqrt(3.0 / fans[1]),
+        WeightScheme.UNIFORM: init.scale,
+    }
+    if init.scheme in half_ranges:
+        return np.float32(half_ranges[init.scheme]) * (2 * rng.random(shape, np.float32) - 1)
+    if init.scheme is WeightScheme.CONSTANT:
+        return np.full(shape, -init.scale, np.float32)
+    if init.scheme is WeightScheme.UNIT_BALL:
+        return np.float32(init.scale) * (1 - rng.random(shape, np.float32))
+    deviation = 1 / fans[0] if init.scheme is WeightScheme.SELU else init.scale
+    return np.float32(deviation) * rng.standard_normal(shape, np.float32)
 
 
-def _vector(file: Any, path: Path, name: str, length: int) -> npt.NDArray[np.float32]:
-    if name not in file.variables:
-        raise DataError(f"has no variable {name}", path)
-    values = np.asarray(file.variables[name][:], np.float32)
-    if values.shape != (length,):
-        raise DataError(f"{name} has shape {values.shape}, ({length},) is wanted", path)
-    return values
+def _read_batch_norm(get: Getter, layer: LayerSpec) -> Normalization:
+    names = ("scaleBN", "biasBN", "runningMeanBN", "runningVarianceBN")
+    return Normalization(*(get.vector(name, bias_size(layer)) for name in names))
+
+
+def _read_layer_norm(get: Getter, layer: LayerSpec) -> Normalization:
+    return Normalization(*(get.vector(name, layer.width) for name in ("scaleLN", "biasLN")))
+
+
+def _chance(get: Getter, name: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise get.wrong(name, f"is {value}; 0 or more and less than 1 is wanted")
+    return value
+
+
+def _four(sides: tuple[int, ...]) -> tuple[int, ...]:
+    return (*sides, 1, 1, 1)[: len(_SIDES)]

@@ -1,13 +1,16 @@
 """The words of the network language: keys, where each may stand, and the spellings of every enum value.
-What stands here is the whole language; `trainer.network` says which part is computed.
+What DSSTNE does not know is listed as an extension. Which loss goes with which output and target is said here, too.
 """
 
 from trainer.network_types import (
     Activation,
     ErrorFunction,
     LayerKind,
+    LayerType,
     NetworkKind,
     OptimizerName,
+    PoolingFunction,
+    Schedule,
     WeightScheme,
 )
 
@@ -30,6 +33,7 @@ NETWORK_KEYS = [
     "ErrorFunction",
     "Layers",
     "Optimizer",
+    "Precision",
 ]
 NETWORK_SYNONYMS = {
     "LRN": "LocalResponseNormalization",
@@ -38,10 +42,8 @@ NETWORK_SYNONYMS = {
 }
 LAYER_SYNONYMS = {"Slope": "RELUSlope"}
 ANY_LAYER = ["Kind", "Type", "Name", "Sparse", "N", "pDropout"]
-AFTER_INPUT = [
-    "Source",
-    "Kernel",
-    "KernelStride",
+AFTER_INPUT = ["Source", "Kernel", "KernelStride"]
+COMPUTING = [
     "Function",
     "Skip",
     "Activation",
@@ -53,16 +55,33 @@ AFTER_INPUT = [
     "WeightInit",
     "SharedWeights",
 ]
+OF_HIDDEN = ["BatchNormalization", "SparsenessPenalty", "LayerNormalization"]
 KEYS_OF_KIND = {
     LayerKind.INPUT: {*ANY_LAYER, "DataSet", "Normalize"},
-    LayerKind.HIDDEN: {*ANY_LAYER, *AFTER_INPUT, "BatchNormalization", "SparsenessPenalty"},
-    LayerKind.OUTPUT: {*ANY_LAYER, *AFTER_INPUT, "DataSet"},
-    LayerKind.TARGET: {*ANY_LAYER},
+    LayerKind.HIDDEN: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN},
+    LayerKind.OUTPUT: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, "DataSet", "ErrorFunction"},
+    LayerKind.TARGET: {*ANY_LAYER, *AFTER_INPUT},
 }
-LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, "BatchNormalization", "SparsenessPenalty", "DataSet", "Normalize"]
+LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", "ErrorFunction"]
+NETWORK_EXTENSIONS = ("Optimizer", "Precision")
+LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "ErrorFunction")
 NETWORK_KINDS = {"FeedForward": NetworkKind.FEED_FORWARD, "AutoEncoder": NetworkKind.AUTO_ENCODER}
 KIND_NAMES = {kind: kind.name.title() for kind in LayerKind}
 LAYER_KINDS = {name: kind for kind, name in KIND_NAMES.items()}
+LAYER_TYPES = {
+    "FullyConnected": LayerType.FULLY_CONNECTED,
+    "Convolutional": LayerType.CONVOLUTIONAL,
+    "Pooling": LayerType.POOLING,
+}
+FUNCTIONS = {
+    "Max": PoolingFunction.MAX,
+    "Maxout": PoolingFunction.MAXOUT,
+    "DotProduct": PoolingFunction.DOT_PRODUCT,
+    "Cosine": PoolingFunction.COSINE,
+    "Average": PoolingFunction.AVERAGE,
+    "LRN": PoolingFunction.LRN,
+    "LocalResponseNormalization": PoolingFunction.LRN,
+}
 ACTIVATIONS = {
     "Sigmoid": Activation.SIGMOID,
     "Tanh": Activation.TANH,
@@ -80,14 +99,10 @@ ACTIVATIONS = {
     "SoftSign": Activation.SOFT_SIGN,
     "ReluMax": Activation.RELU_MAX,
     "LinearMax": Activation.LINEAR_MAX,
+    "GELU": Activation.GELU,
+    "SiLU": Activation.SILU,
 }
-UNSUPPORTED_ACTIVATIONS = {
-    Activation.SOFT_PLUS,
-    Activation.SOFT_SIGN,
-    Activation.RELU_MAX,
-    Activation.LINEAR_MAX,
-}
-ACTIVATIONS_COMPUTED = {*ACTIVATIONS.values()} - UNSUPPORTED_ACTIVATIONS
+EXTENSION_ACTIVATIONS = {Activation.GELU, Activation.SILU}
 ERROR_FUNCTIONS = {
     "L1": ErrorFunction.L1,
     "L2": ErrorFunction.L2,
@@ -98,13 +113,8 @@ ERROR_FUNCTIONS = {
     "ScaledMarginalCrossEntropy": ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY,
     "DataScaledMarginalCrossEntropy": ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY,
 }
-SUPPORTED_ERROR_FUNCTIONS = {
-    ErrorFunction.L1,
-    ErrorFunction.L2,
-    ErrorFunction.CROSS_ENTROPY,
-    ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY,
-}
-CROSS_ENTROPIES = {ErrorFunction.CROSS_ENTROPY, ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY}
+MULTINOMIAL = "Multinomial"
+"""Extension: the cross-entropy of an Output that is a SoftMax."""
 SCHEMES = {
     "Xavier": WeightScheme.XAVIER,
     "CaffeXavier": WeightScheme.CAFFE_XAVIER,
@@ -123,30 +133,36 @@ OPTIMIZERS = {
     "AdaDelta": OptimizerName.ADADELTA,
     "Adam": OptimizerName.ADAM,
 }
-HARMLESS: dict[str, tuple[object, ...]] = {
-    "Type": ("fullyconnected",),
-    "Kernel": (1,),
-    "KernelStride": (1,),
-    "BatchNormalization": (False, 0),
-    "WeightNorm": (0,),
-    "DeltaNorm": (0,),
+SCHEDULES = {"Constant": Schedule.CONSTANT, "Cosine": Schedule.COSINE}
+PRECISIONS = {"float32": False, "bfloat16": True}
+_OUTPUTS_OF = {
+    ErrorFunction.CROSS_ENTROPY: {Activation.SIGMOID: "Sigmoid", Activation.SOFT_MAX: "SoftMax"},
+    ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY: {Activation.SIGMOID: "Sigmoid", Activation.SOFT_MAX: "SoftMax"},
+    ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY: {Activation.SIGMOID: "Sigmoid"},
 }
-"""Keys this trainer does not compute yet, and the values that ask for nothing."""
-UNCOMPUTED = (
-    "Type",
-    "Kernel",
-    "KernelStride",
-    "BatchNormalization",
-    "Function",
-    "Skip",
-    "WeightNorm",
-    "DeltaNorm",
-    "SharedWeights",
-)
 
 
 def fits_output(loss: ErrorFunction, activation: Activation) -> bool:
-    """Whether the gradient of `loss` is computed on an Output layer of `activation`."""
-    if loss in CROSS_ENTROPIES:
-        return activation in (Activation.SIGMOID, Activation.SOFT_MAX)
-    return activation is not Activation.SOFT_MAX
+    """Whether `loss` has a gradient on an Output layer of `activation`; a Pooling Output counts as Linear."""
+    return why_not_output(loss, activation) is None
+
+
+def why_not_output(loss: ErrorFunction, activation: Activation) -> str | None:
+    """What keeps an Output layer of `activation` from being trained for `loss`, or `None`."""
+    fitting = _OUTPUTS_OF.get(loss)
+    if fitting is None or activation in fitting:
+        return None
+    return f"{_spelling(loss)} needs an Output with Activation {' or '.join(fitting.values())}"
+
+
+def why_not_target(loss: ErrorFunction, *, sparse: bool) -> str | None:
+    """What keeps a sparse or dense dataset from being the target of `loss`, or `None`."""
+    if loss is ErrorFunction.HINGE and sparse:
+        return f"{_spelling(loss)} needs a dense dataset"
+    if loss is ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY and not sparse:
+        return f"{_spelling(loss)} needs a sparse dataset"
+    return None
+
+
+def _spelling(loss: ErrorFunction) -> str:
+    return next(name for name, known in ERROR_FUNCTIONS.items() if known is loss)

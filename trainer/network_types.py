@@ -2,6 +2,7 @@
 with every default explicit. `trainer.network` makes them from JSON, `trainer.network_file` from NetCDF.
 """
 
+import math
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
@@ -21,6 +22,29 @@ class LayerKind(IntEnum):
     HIDDEN = 1
     OUTPUT = 2
     TARGET = 3
+
+
+class LayerType(IntEnum):
+    """What a layer does with its sources."""
+
+    FULLY_CONNECTED = 0
+    CONVOLUTIONAL = 1
+    POOLING = 2
+
+
+class PoolingFunction(IntEnum):
+    """What a pooling layer computes."""
+
+    NONE = 0
+    MAX = 1
+    AVERAGE = 2
+    LRN = 3
+    MAXOUT = 4
+    DOT_PRODUCT = 5
+    COSINE = 6
+    STOCHASTIC = 7
+    LCN = 8
+    GLOBAL_TEMPORAL = 9
 
 
 class ErrorFunction(IntEnum):
@@ -51,6 +75,9 @@ class Activation(IntEnum):
     EXPONENTIAL_LINEAR = 10
     LEAKY_RECTIFIED_LINEAR = 11
     SCALED_EXPONENTIAL_LINEAR = 12
+    GELU = 101
+    """Extension, as `SILU`: DSSTNE has no such number."""
+    SILU = 102
 
 
 class WeightScheme(IntEnum):
@@ -77,6 +104,13 @@ class OptimizerName(IntEnum):
     ADAM = 6
 
 
+class Schedule(IntEnum):
+    """Extension: how the learning rate goes on after its warm-up."""
+
+    CONSTANT = 0
+    COSINE = 1
+
+
 class Auto(Enum):
     """The type of `AUTO`."""
 
@@ -84,7 +118,7 @@ class Auto(Enum):
 
 
 AUTO: Final = Auto.AUTO
-"""Units of a layer that takes its width from its dataset."""
+"""Shape of a layer that takes it from its dataset, or, where it convolves or pools, from its sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +141,38 @@ class MarginalScale:
 
 @dataclass(frozen=True, slots=True)
 class ResponseNormalization:
-    """Parameters of LRN pooling; kept for the network file, no layer here uses them."""
+    """Parameters of LRN pooling: x / (k + alpha / n · Σ x²)^beta over `n` neighbouring channels."""
 
     k: float = 2.0
     n: int = 5
     alpha: float = 0.0001
     beta: float = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaBoost:
+    """Factors of the deltas of an output's stored (`one`) and other (`zero`) units."""
+
+    one: float = 1.0
+    zero: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The window of a convolutional or pooling layer; x, y, z as far as it has dimensions."""
+
+    size: tuple[int, ...] = (1,)
+    stride: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedWeights:
+    """The connection from `input` uses the matrix between two other layers, or its transpose."""
+
+    input: str
+    source_input: str
+    source_output: str
+    transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +195,13 @@ class OptimizerSpec:
     weight_decay: float | None = None
     momentum: float | None = None
     momentum2: float | None = None
+    clip: float = 0.0
+    """Largest length of the gradient of all parameters together; 0 is off."""
+    warmup: int = 0
+    """Steps in which the rate rises linearly to its full size."""
+    schedule: Schedule = Schedule.CONSTANT
+    steps: int = 0
+    """Steps, warm-up included, after which a cosine schedule has ended; 0: those of the whole run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +210,8 @@ class LayerSpec:
 
     name: str
     kind: LayerKind
-    units: int | Auto = 1
+    shape: tuple[int, ...] | Auto = (1,)
+    """Units by dimension, x first, 1 to 4 of them; unit x + Nx (y + Ny (z + Nz w))."""
     sources: tuple[str, ...] = ()
     activation: Activation = Activation.SIGMOID
     sparse: bool = False
@@ -155,18 +223,58 @@ class LayerSpec:
     elu_alpha: float = 1.0
     selu_lambda: float = 1.050701
     normalize: bool = False
+    """Extension: an Input layer's samples are scaled to length 1."""
+    type: LayerType = LayerType.FULLY_CONNECTED
+    kernel: Kernel = Kernel()
+    filters: int = 0
+    """Of a convolutional layer: how many; its last dimension."""
+    pooling: PoolingFunction = PoolingFunction.NONE
+    skips: tuple[str, ...] = ()
+    """Layers of equal size whose output is added before the activation."""
+    shared: tuple[SharedWeights, ...] = ()
+    batch_normalization: bool = False
+    layer_normalization: bool = False
+    """Extension: every sample's sums are brought to mean 0 and variance 1 before the activation."""
+    weight_norm: float = 0.0
+    """Largest length of a unit's incoming weights; 0 is off."""
+    delta_norm: float = 0.0
+    """Largest length of a sample's deltas; 0 is off."""
+    loss: ErrorFunction | None = None
+    """Extension: an Output layer's own error function; `None`: the network's."""
+    loss_weight: float = 1.0
+    """Extension: factor of an Output layer's loss."""
+    analog: bool = False
+    """An Input layer trained on values, not on indicators; learnt from its dataset."""
+    ignore_zero: bool = False
+    """An Output layer whose units cost nothing where no target is stored; learnt from its dataset."""
 
     @property
     def width(self) -> int:
         """Number of units; an unresolved `AUTO` raises `ValueError`."""
-        if self.units is AUTO:
-            raise ValueError(f"layer {self.name}: the width is not resolved yet")
-        return self.units
+        return math.prod(self.sides)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Units by dimension; an unresolved `AUTO` raises `ValueError`."""
+        if self.shape is AUTO:
+            raise ValueError(f"layer {self.name}: the shape is not resolved yet")
+        return self.shape
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSpec:
+    """A weight matrix (or filters) and biases that lead from one layer into another."""
+
+    source: LayerSpec
+    target: LayerSpec
+    owner: int
+    """Position of the connection whose matrix is used; its own unless it is shared."""
+    transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """A chain of layers, the first an Input, the last an Output, and what it is trained for."""
+    """Layers, each after its sources, and what they are trained for."""
 
     name: str
     layers: tuple[LayerSpec, ...]
@@ -182,13 +290,55 @@ class NetworkSpec:
     optimizer: OptimizerSpec | None = None
     response_normalization: ResponseNormalization = ResponseNormalization()
     maxout_k: int = 2
+    delta_boost: DeltaBoost = DeltaBoost()
+    bfloat16: bool = False
+    """Extension: products are computed in bfloat16 and summed in float32; parameters stay float32."""
+
+    @property
+    def inputs(self) -> tuple[LayerSpec, ...]:
+        """The Input layers."""
+        return tuple(layer for layer in self.layers if layer.kind is LayerKind.INPUT)
+
+    @property
+    def outputs(self) -> tuple[LayerSpec, ...]:
+        """The Output layers."""
+        return tuple(layer for layer in self.layers if layer.kind is LayerKind.OUTPUT)
 
     @property
     def input(self) -> LayerSpec:
-        """The input layer."""
-        return self.layers[0]
+        """The first Input layer."""
+        return self.inputs[0]
 
     @property
     def output(self) -> LayerSpec:
-        """The output layer."""
-        return self.layers[-1]
+        """The Output layer that is called `Output`, else the last."""
+        return next((layer for layer in self.outputs if layer.name == "Output"), self.outputs[-1])
+
+    def layer(self, name: str) -> LayerSpec:
+        """The layer of that name; `KeyError` if there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+    def loss_of(self, layer: LayerSpec) -> ErrorFunction:
+        """The error function of an Output layer."""
+        return self.loss if layer.loss is None else layer.loss
+
+    @property
+    def connections(self) -> tuple[ConnectionSpec, ...]:
+        """Everything that has weights, in the order of network files: by layer, then by its sources."""
+        by_name = {layer.name: layer for layer in self.layers}
+        ends = [
+            (by_name[source], layer)
+            for layer in self.layers
+            if layer.type is not LayerType.POOLING
+            for source in layer.sources
+        ]
+        places = {(source.name, target.name): number for number, (source, target) in enumerate(ends)}
+        found: list[ConnectionSpec] = []
+        for number, (source, target) in enumerate(ends):
+            shared = next((entry for entry in target.shared if entry.input == source.name), None)
+            owner = number if shared is None else places[shared.source_input, shared.source_output]
+            found.append(ConnectionSpec(source, target, owner, shared is not None and shared.transposed))
+        return tuple(found)

@@ -4,13 +4,14 @@ goes into the gradient of weights, never of biases. The loss is unknown here.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from trainer.network import NetworkSpec, OptimizerName, OptimizerSpec
+from trainer.network_types import NetworkSpec, OptimizerName, OptimizerSpec, Schedule
 from trainer.settings import TrainSettings
 
 _DEFAULT_RATE = 0.025
@@ -49,15 +50,72 @@ def rates_of(spec: NetworkSpec, settings: TrainSettings) -> Rates:
     )
 
 
-def make_optimizer(spec: NetworkSpec, settings: TrainSettings) -> optax.GradientTransformation:
-    """The transformation from mean gradients to updates. The step size falls as 1 / (1 + decay · step)."""
+def make_optimizer(
+    spec: NetworkSpec, settings: TrainSettings, *, steps: int = 0
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation from mean gradients to updates; its `update` takes `rate_scale`, a factor of this step's
+    learning rate. `steps` of the whole run are what a cosine schedule without a length of its own falls over.
+    """
     rates = rates_of(spec, settings)
+    asked = spec.optimizer or OptimizerSpec()
+    interval = settings.rate_interval * (steps // settings.epochs)
+    falling = _Falling(asked, spec.decay, asked.steps or steps, interval, settings.rate_factor)
+    size = scale_by_rate(partial(_rate, rates.learning_rate, falling))
+    clip = optax.clip_by_global_norm(asked.clip) if asked.clip > 0 else optax.identity()
+    return optax.with_extra_args_support(optax.chain(clip, _decay(rates), _RULES[rates.name](rates, size)))
 
-    def step_size(step: Any) -> Any:
-        return rates.learning_rate / (1.0 + spec.decay * jnp.asarray(step, jnp.float32))
 
-    size = step_size if spec.decay > 0 else rates.learning_rate
-    return optax.chain(_decay(rates), _RULES[rates.name](rates, optax.scale_by_learning_rate(size)))
+class RateState(NamedTuple):
+    """Where a schedule stands."""
+
+    step: jax.Array
+    """Updates made."""
+
+
+def scale_by_rate(rate_at: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+    """-learning rate · update, the rate by the number of updates before this one, times the `rate_scale` given."""
+
+    def start(params: Any) -> RateState:
+        del params
+        return RateState(jnp.zeros((), jnp.int32))
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, rate_scale: Any = 1.0, **_: Any
+    ) -> tuple[Any, RateState]:
+        del params
+        size = -rate_at(state.step) * rate_scale
+        return jax.tree.map(lambda g: size * g, updates), RateState(state.step + 1)
+
+    return optax.GradientTransformationExtraArgs(start, update)
+
+
+class _Falling(NamedTuple):
+    """How the learning rate goes on."""
+
+    asked: OptimizerSpec
+    decay: float
+    steps: int
+    interval: int
+    """Steps after which the rate is multiplied by `factor`; 0: never."""
+    factor: float
+
+
+def _rate(learning_rate: float, falling: _Falling, count: jax.Array) -> jax.Array:
+    """DSSTNE's decay 1 / (1 + decay · count) and its factor at intervals, a linear warm-up from 1 / warmup, and half a
+    cosine down to 0.
+    """
+    done, asked = count.astype(jnp.float32), falling.asked
+    rate = jnp.float32(learning_rate) / (1.0 + falling.decay * done)
+    if falling.interval > 0:
+        rate = rate * falling.factor ** (count // falling.interval).astype(jnp.float32)
+    if asked.warmup > 0:
+        rate = rate * jnp.minimum((done + 1.0) / asked.warmup, 1.0)
+    if asked.schedule is Schedule.COSINE:
+        if falling.steps <= 0:
+            raise ValueError("a cosine schedule needs the steps of the run")
+        fallen = jnp.clip((done - asked.warmup) / max(falling.steps - asked.warmup, 1), 0.0, 1.0)
+        rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * fallen))
+    return rate
 
 
 def regularization(rates: Rates, params: Any) -> jax.Array:
@@ -79,13 +137,18 @@ def _is_weight(path: tuple[Any, ...]) -> bool:
     return getattr(path[-1], "key", None) == "kernel"
 
 
+def _decays(path: tuple[Any, ...]) -> bool:
+    """Whether weight decay pulls at a parameter: weights, and what batch normalisation has learnt (spec 5.9)."""
+    return _is_weight(path) or getattr(path[0], "key", None) == "batch_norms"
+
+
 def _decay(rates: Rates) -> optax.GradientTransformation:
     if rates.l1 == 0 and rates.l2 == 0:
         return optax.identity()
 
     def update(updates: Any, params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, g, w: g + rates.l2 * w + rates.l1 * jnp.sign(w) if _is_weight(path) else g,
+            lambda path, g, w: g + rates.l2 * w + rates.l1 * jnp.sign(w) if _decays(path) else g,
             updates,
             params,
         )

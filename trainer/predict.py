@@ -2,8 +2,8 @@
 lists them by name in DSSTNE's format. Knows nothing of training.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from trainer.data.batches import single_batches
+from trainer.data.batches import input_batches, single_batches
+from trainer.data.netcdf import Dataset
 from trainer.filing import replacing
-from trainer.network import NetworkSpec
+from trainer.network_types import NetworkSpec
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
-from trainer.topk import make_recommend
+from trainer.topk import make_outputs, make_recommend
 
 SCORE_FORMAT = "4.3f"
 """DSSTNE's own."""
@@ -32,17 +33,26 @@ class Ready:
     params: Any
     """As in `TrainState`."""
     mesh: Mesh
+    statistics: Any = field(default_factory=dict[str, Any])
+    """As in `TrainState`."""
+    layer: str = ""
+    """The Output layer that is asked; `""`: the network's only one, or the one called `Output`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, row by row: `inputs` in input features, the others in output features."""
+    """What is asked, row by row: `inputs` by Input layer, the others in output features."""
 
-    inputs: SparseDataset
+    inputs: Mapping[str, Dataset]
     exclude: SparseDataset | None = None
     """Features that are not to be recommended."""
     multiply: SparseDataset | None = None
     """Features whose score is multiplied by the value: DSSTNE's filter."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return next(iter(self.inputs.values())).samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +69,48 @@ def recommend(
     """Ids [batch, k] and scores [batch, k] of the samples in row order, batch by batch; only features
     below `live` are listed, id -1 stands where a sample has none left.
     """
-    ask = make_recommend(ready.spec, ready.mesh, k=min(k, live))
+    ask = make_recommend(ready.spec, ready.mesh, k=min(k, live), layer=ready.layer)
     shards = ready.mesh.shape["data"]
 
     def batches(dataset: SparseDataset | None) -> Iterator[Any]:
         return repeat(None) if dataset is None else single_batches(dataset, batch_size=batch_size, shards=shards)
 
-    left = question.inputs.samples
+    left = question.samples
     for inputs, exclude, multiply in zip(
-        batches(question.inputs), batches(question.exclude), batches(question.multiply), strict=False
+        input_batches(question.inputs, batch_size=batch_size, shards=shards),
+        batches(question.exclude),
+        batches(question.multiply),
+        strict=False,
     ):
         on_mesh = to_mesh((inputs, exclude, multiply), ready.mesh)
-        ids, scores = jax.device_get(ask(ready.params, *on_mesh, live))
+        ids, scores = jax.device_get(ask((ready.params, ready.statistics), *on_mesh, live))
         rows = min(left, len(ids))
         left -= rows
         yield ids[:rows], scores[:rows]
 
 
+def layer_outputs(ready: Ready, inputs: Mapping[str, Dataset], *, batch_size: int) -> Iterator[npt.NDArray[np.float32]]:
+    """What layer `ready.layer` puts out for the samples in row order, [batch, units], batch by batch."""
+    ask = make_outputs(ready.spec, ready.mesh, layer=ready.layer)
+    left = next(iter(inputs.values())).samples
+    for batch in input_batches(inputs, batch_size=batch_size, shards=ready.mesh.shape["data"]):
+        outputs = jax.device_get(ask((ready.params, ready.statistics), to_mesh(batch, ready.mesh)))
+        rows = min(left, len(outputs))
+        left -= rows
+        yield outputs[:rows]
+
+
 def ranked(
-    ready: Ready, question: Question, *, k: int, batch_size: int, feature_names: Sequence[str]
+    ready: Ready,
+    question: Question,
+    *,
+    k: int,
+    batch_size: int,
+    feature_names: Sequence[str],
+    sample_names: Sequence[str],
 ) -> Iterator[Ranked]:
-    """The recommendations of every sample by name; `question.inputs` must have sample names."""
-    names = iter(question.inputs.sample_names or ())
+    """The recommendations of every sample by name."""
+    names = iter(sample_names)
     for ids, scores in recommend(ready, question, k=k, batch_size=batch_size, live=len(feature_names)):
         for row, score_row in zip(ids, scores, strict=True):
             listed = zip(row.tolist(), score_row.tolist(), strict=True)
@@ -93,10 +123,15 @@ def write_recommendations(path: Path, samples: Iterator[Ranked], *, score_format
     count = 0
     with replacing(path) as aside, aside.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         for sample in samples:
-            items = "".join(f"{name},{score:{score_format}}:" for name, score in sample.items)
+            items = "".join(f"{name},{number_text(score, score_format)}:" for name, score in sample.items)
             file.write(f"{sample.sample}\t{items}\n")
             count += 1
     return count
+
+
+def number_text(score: float, score_format: str) -> str:
+    """`score` in a format of printf that has no percent sign; `ValueError` or `TypeError` if it is none."""
+    return f"%{score_format}" % score
 
 
 def union(first: SparseDataset, second: SparseDataset) -> SparseDataset:

@@ -1,25 +1,48 @@
-"""DSSTNE's programs `train` and `predict` over its own files: what each flag names is read, used, and the
-result written. `generateNetCDF` needs no network and lies in `data/generate.py`.
+"""DSSTNE's programs `train` and `predict` over its own files, with its messages (spec 4.1, 7): what each flag names is
+read, used, and the result written. `generateNetCDF` needs no network and lies in `data/generate.py`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from trainer.data.features import read_index
-from trainer.data.netcdf import read_datasets
-from trainer.data.text import convert_text, read_filter
-from trainer.errors import DataError, InputError, NetworkError, SettingsError
-from trainer.network import LayerSpec, read_network, resolve_widths
+import jax
+import numpy as np
+
+from trainer.attach import attached, check_samples, resolve
+from trainer.data.features import read_index, write_index
+from trainer.data.generate import ANALOG, INDICATOR
+from trainer.data.netcdf import Dataset, read_datasets, write_dataset
+from trainer.data.text import Reading, convert_text, read_filter, text_files
+from trainer.errors import DataError, NetworkError, SettingsError
+from trainer.network import read_network
 from trainer.network_file import read_network_file, write_network
-from trainer.predict import SCORE_FORMAT, Question, Ready, ranked, union, write_recommendations
+from trainer.network_types import LayerKind, LayerSpec, NetworkSpec
+from trainer.optimizer import rates_of
+from trainer.predict import (
+    SCORE_FORMAT,
+    Question,
+    Ranked,
+    Ready,
+    layer_outputs,
+    number_text,
+    ranked,
+    union,
+    write_recommendations,
+)
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import FeatureIndex, SparseDataset
-from trainer.state import connections_of, create_state
-from trainer.train import EpochReport, TrainingData, find_devices, train
+from trainer.state import TrainState, create_state, weights_of
+from trainer.train import Checkpoints, EpochReport, Start, TrainingData, find_devices, train
 
 Say = Callable[[str], None]
+
+_INITIAL = Path("initial_network.nc")
+_SAVE_EVERY = 10
+"""Epochs between two network files, as DSSTNE's `train` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +53,8 @@ class TrainFiles:
     inputs: Path
     targets: Path
     result: Path
+    checkpoints: Checkpoints | None = None
+    strict_dsstne: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,97 +68,228 @@ class PredictFiles:
     output_features: Path
     result: Path
     filter: Path | None = None
+    more: Mapping[str, tuple[Path, Path]] = field(default_factory=dict[str, tuple[Path, Path]])
+    """Samples and feature index of further input layers, by dataset name."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
     """How to recommend. `multiply`: the filter multiplies scores, as DSSTNE does; otherwise what it lists is
-    not recommended. `keep_seen`: recommend what a sample has, too.
+    not recommended. `exclude_seen`: nor is what a sample has.
     """
 
     k: int = 100
     batch_size: int = 1024
-    keep_seen: bool = False
+    exclude_seen: bool = False
     multiply: bool = False
     score_format: str = SCORE_FORMAT
+    output_layer: str = ""
+    """`""`: the Output layer called `Output`, or the only one."""
+    layer: str = ""
+    """Write what this layer puts out instead of recommendations."""
+    kind: str = ""
+    """`analog` or `indicator`: whether values of samples are read; `""`: if the network was trained on values."""
 
 
 def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None:
-    """Train a network on NetCDF datasets and write it; a result that exists is not replaced."""
-    if files.result.exists():
-        raise InputError(f"Network file already exists: {files.result}")
-    network = read_network(files.network)
-    found = read_datasets(files.inputs)
-    targets = found if files.targets == files.inputs else read_datasets(files.targets)
-    widths = {name: dataset.width for name, dataset in {**targets, **found}.items()}
-    spec = resolve_widths(network, widths)
-    data = TrainingData(_dataset(spec.input, found, files.inputs), _dataset(spec.output, targets, files.targets))
-    if data.inputs.samples != data.targets.samples:
-        raise DataError(
-            f"dataset {spec.output.dataset} has {data.targets.samples} samples, "
-            f"{spec.input.dataset} in {files.inputs} has {data.inputs.samples}",
-            files.targets,
-        )
+    """Train a network on NetCDF datasets and write it, the network before training as `initial_network.nc`, and
+    after each tenth epoch as `<result><epoch>.nc`; a result that exists is not replaced.
+    """
+    started = time.monotonic()
+    for line in _train_opening(files, settings):
+        say(line)
+    network = read_network(files.network, strict_dsstne=files.strict_dsstne)
+    inputs = read_datasets(files.inputs)
+    targets = inputs if files.targets == files.inputs else read_datasets(files.targets)
+    spec = resolve(network, inputs, targets)
+    data = TrainingData(
+        attached(spec, inputs, files.inputs, kind=LayerKind.INPUT, tell=say),
+        attached(spec, targets, files.targets, kind=LayerKind.OUTPUT, tell=say),
+    )
+    check_samples({**data.inputs, **data.targets}, files.targets)
     mesh = make_mesh(settings.data_shards, find_devices())
-    state = train(spec, data, settings, mesh=mesh, tell=lambda report: say(_epoch_text(report)))
-    write_network(files.result, spec, connections_of(state, spec))
-    say(f"Network written to {files.result}")
+    say(f"NNNetwork::SetCheckPoint: filename set to {files.result}, interval set to {_SAVE_EVERY} epochs.")
+    say(f"NNNetwork::SetTrainingMode: Optimizer is now {_OPTIMIZER_NAMES[rates_of(spec, settings).name.name]}")
+
+    def after_epoch(epoch: int, state: TrainState) -> None:
+        if epoch == 0:
+            write_network(_INITIAL, spec, weights_of(state, spec))
+        elif epoch % _SAVE_EVERY == 0:
+            path = files.result.with_name(f"{files.result.name}{epoch}.nc")
+            say(f"NNNetwork::Train: saving checkpoint {path}")
+            write_network(path, spec, weights_of(state, spec))
+
+    state = train(
+        spec,
+        data,
+        settings,
+        mesh=mesh,
+        tell=lambda report: _tell(report, say),
+        start=Start(checkpoints=files.checkpoints),
+        after_epoch=after_epoch,
+    )
+    write_network(files.result, spec, weights_of(state, spec))
+    say(
+        f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
+        f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"
+    )
 
 
 def predict_files(files: PredictFiles, options: PredictOptions, *, say: Say) -> None:
-    """Recommend for every sample of a text file and write DSSTNE's `recs`."""
-    spec, connections = read_network_file(files.network)
-    if spec.input.dataset != f"{files.dataset}_input":
-        raise NetworkError(
-            f"reads dataset {spec.input.dataset!r}, -d {files.dataset} names {files.dataset}_input",
-            "input layer",
-            files.network,
-        )
-    features, names = read_index(files.input_features), _names(files.output_features)
-    _check_width(features, spec.input, files.input_features)
-    _check_width(names, spec.output, files.output_features)
-    inputs = convert_text(files.samples, name="input", features=features)
-    say(f"Number of network input nodes: {spec.input.width}")
-    say(f"Number of entries to generate predictions for: {inputs.dataset.samples}")
-    settings = TrainSettings()
+    """Recommend for every sample of a text file and write DSSTNE's `recs`, or what a layer puts out."""
+    started = time.monotonic()
+    score_format = _checked(options.score_format)
+    if options.kind not in ("", INDICATOR, ANALOG):
+        raise SettingsError(f"Unknown dataset type [{options.kind}]. Please select one of {{{INDICATOR},{ANALOG}}}")
+    spec, weights = read_network_file(files.network)
+    layers = _input_layers(spec, files)
+    output = _output_layer(spec, options, files.network)
+    names = _names(files.output_features)
+    _check_width(names, output, files.output_features)
+    inputs, samples = _read_inputs(layers, files, options)
     mesh = make_mesh(1, find_devices())
-    state = create_state(spec, settings, mesh, connections=connections)
-    samples = ranked(
-        Ready(spec, state.params, mesh),
-        _question(files, options, inputs=inputs.dataset, samples=inputs.samples, names=names),
-        k=options.k,
-        batch_size=options.batch_size,
-        feature_names=names.names(),
+    state = create_state(spec, TrainSettings(), mesh, weights=weights, steps=1)
+    ready = Ready(spec, state.params, mesh, state.statistics, options.layer or output.name)
+    say(f"Number of network input nodes: {spec.input.width}")
+    say(f"Number of entries to generate predictions for: {len(samples)}")
+    say(f"Total time for loading network and data is: {time.monotonic() - started:f}")
+    if options.layer:
+        rows = _layer_rows(ready, inputs, options, samples=samples, names=names)
+    else:
+        rows = ranked(
+            ready,
+            _question(files, options, inputs, samples=samples, names=names, say=say),
+            k=options.k,
+            batch_size=options.batch_size,
+            feature_names=names.names(),
+            sample_names=samples.names(),
+        )
+    say(f"Writing to {files.result}")
+    write_recommendations(files.result, rows, score_format=score_format)
+    say(f"Total time for Generating recs for {len(samples)} was {time.monotonic() - started:f}")
+
+
+def other_inputs(given: Sequence[str]) -> dict[str, tuple[Path, Path]]:
+    """Samples and feature index by dataset name, of `DATASET=SAMPLES,FEATURES`."""
+    found: dict[str, tuple[Path, Path]] = {}
+    for text in given:
+        name, _, paths = text.partition("=")
+        samples, _, features = paths.rpartition(",")
+        if not (name and samples and features):
+            raise SettingsError(f"--also {text}: DATASET=SAMPLES,FEATURES is wanted")
+        found[name] = (Path(samples), Path(features))
+    return found
+
+
+def _input_layers(spec: NetworkSpec, files: PredictFiles) -> dict[str, LayerSpec]:
+    """The Input layers by dataset name, if just these datasets are given."""
+    layers = {layer.dataset: layer for layer in spec.inputs}
+    given = (f"{files.dataset}_input", *files.more)
+    if set(given) != set(layers):
+        raise NetworkError(
+            f"reads the datasets {', '.join(layers)}; given are {', '.join(given)}", "input layers", files.network
+        )
+    return layers
+
+
+def _read_inputs(
+    layers: Mapping[str, LayerSpec], files: PredictFiles, options: PredictOptions
+) -> tuple[dict[str, Dataset], FeatureIndex]:
+    """The dataset of every Input layer by its name, and the samples, numbered as they appear. The main dataset and
+    its samples are left in the working directory, as DSSTNE does.
+    """
+    main = f"{files.dataset}_input"
+    samples = FeatureIndex({})
+    inputs: dict[str, Dataset] = {}
+    for name, (text, index_path) in {main: (files.samples, files.input_features), **files.more}.items():
+        layer, features = layers[name], read_index(index_path)
+        _check_width(features, layer, index_path)
+        analog = options.kind == ANALOG if options.kind else layer.analog
+        reading = Reading(analog=analog, update=False)
+        found = convert_text(text, name=name, features=features, samples=samples, reading=reading)
+        if name == main:
+            samples = found.samples
+            write_dataset(found.dataset, Path(f"{main}_predict.nc"))
+            write_index(samples, Path(f"{main}_predict.samplesIndex"))
+        inputs[layer.name] = found.dataset if name == main else _aligned(found.dataset, samples)
+    return inputs, samples
+
+
+def _aligned(dataset: SparseDataset, samples: FeatureIndex) -> SparseDataset:
+    """One row for each of `samples`: the dataset's of that name, or an empty one."""
+    rows = {name: row for row, name in enumerate(dataset.sample_names or ())}
+    chosen = np.array([rows.get(name, -1) for name in samples.names()], np.int64)
+    lengths = np.where(chosen >= 0, np.diff(dataset.indptr)[chosen], 0)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    starts = np.where(chosen >= 0, dataset.indptr[:-1][chosen], 0)
+    source = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+    return replace(
+        dataset,
+        indptr=indptr,
+        indices=dataset.indices[source],
+        values=None if dataset.values is None else dataset.values[source],
+        sample_names=samples.names(),
     )
-    count = write_recommendations(files.result, samples, score_format=_checked(options.score_format))
-    say(f"Recommendations for {count} samples written to {files.result}")
 
 
 def _question(
     files: PredictFiles,
     options: PredictOptions,
+    inputs: Mapping[str, Dataset],
     *,
-    inputs: SparseDataset,
     samples: FeatureIndex,
     names: FeatureIndex,
+    say: Say,
 ) -> Question:
     listed = None
     if files.filter is not None:
+        paths = text_files(files.filter)
+        say(f"Loading {len(paths)} filter files")
+        for path in paths:
+            say(f"\tLoading filter: {path}")
         listed = read_filter(files.filter, features=names, samples=samples)
-    if options.multiply:
-        return Question(inputs, multiply=listed)
-    if options.keep_seen:
-        return Question(inputs, exclude=listed)
+        say(f"Info:SamplesFilter {len(samples)}")
+    multiply = listed if options.multiply else None
+    exclude = None if options.multiply else listed
+    if not options.exclude_seen:
+        return Question(inputs, exclude=exclude, multiply=multiply)
     # Seen features by their number in the output index, which may differ from the input's.
-    seen = convert_text(files.samples, name="seen", features=names).dataset
-    return Question(inputs, exclude=seen if listed is None else union(seen, listed))
+    seen = convert_text(files.samples, name="seen", features=names, samples=samples).dataset
+    return Question(inputs, exclude=seen if exclude is None else union(seen, exclude), multiply=multiply)
 
 
-def _dataset(layer: LayerSpec, found: dict[str, SparseDataset], path: Path) -> SparseDataset:
-    if layer.dataset not in found:
-        known = ", ".join(sorted(found)) or "none"
-        raise DataError(f"holds no dataset {layer.dataset!r} for layer {layer.name}; there is {known}", path)
-    return found[layer.dataset]
+def _layer_rows(
+    ready: Ready,
+    inputs: Mapping[str, Dataset],
+    options: PredictOptions,
+    *,
+    samples: FeatureIndex,
+    names: FeatureIndex,
+) -> Iterator[Ranked]:
+    """Every unit of a layer by number, those of an Output layer by feature name, in order."""
+    layer = ready.spec.layer(ready.layer)
+    is_named = layer.kind is LayerKind.OUTPUT
+    units = names.names() if is_named else [str(unit) for unit in range(layer.width)]
+    waiting = iter(samples.names())
+    for outputs in layer_outputs(ready, inputs, batch_size=options.batch_size):
+        for row in outputs[:, : len(units)]:
+            yield Ranked(next(waiting), tuple(zip(units, row.tolist(), strict=True)))
+
+
+def _output_layer(spec: NetworkSpec, options: PredictOptions, path: Path) -> LayerSpec:
+    """The Output layer that is asked."""
+    named = {layer.name: layer for layer in spec.outputs}
+    known = [layer.name for layer in spec.layers if layer.kind not in (LayerKind.INPUT, LayerKind.TARGET)]
+    if options.layer and options.layer not in known:
+        raise NetworkError(f"no layer is called {options.layer!r}; there is {', '.join(known)}", "-l", path)
+    wanted = options.output_layer or (options.layer if options.layer in named else "")
+    if wanted and wanted not in named:
+        raise NetworkError(f"no Output layer is called {wanted!r}; there is {', '.join(named)}", "layers", path)
+    if not wanted and len(named) > 1 and "Output" not in named:
+        raise NetworkError(
+            f"has several Output layers: {', '.join(named)}; --output-layer names the one to ask", "layers", path
+        )
+    return named.get(wanted, spec.output)
 
 
 def _names(path: Path) -> FeatureIndex:
@@ -152,15 +308,52 @@ def _check_width(index: FeatureIndex, layer: LayerSpec, path: Path) -> None:
 
 def _checked(score_format: str) -> str:
     try:
-        format(0.5, score_format)
-    except ValueError as error:
-        raise SettingsError(f"-p {score_format}: not a number format: {error}") from error
+        number_text(0.5, score_format)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"-p {score_format}: no number format of printf: {error}") from error
     return score_format
 
 
-def _epoch_text(report: EpochReport) -> str:
+def _tell(report: EpochReport, say: Say) -> None:
+    if report.braked:
+        say("NNNetwork::Train: Detected network divergence, attempting recovery.")
+    say(epoch_text(report))
+
+
+def epoch_text(report: EpochReport) -> str:
+    """DSSTNE's line about an epoch."""
     return (
         f"NNNetwork::Train: Epoch {report.epoch}, average error {report.loss + report.regularization:f}, "
         f"average training error {report.loss:f}, average regularization error {report.regularization:f}, "
         f"elapsed time {report.seconds:f}s"
     )
+
+
+def _train_opening(files: TrainFiles, settings: TrainSettings) -> list[str]:
+    rates = rates_of(NetworkSpec("", ()), settings)
+    return [
+        f"Train will use configuration file: {files.network}",
+        f"Train will use input data file: {files.inputs}",
+        f"Train will use output data file: {files.targets}",
+        f"Train will produce networkFileName: {files.result}",
+        f"Train will use batchSize: {settings.batch_size}",
+        f"Train will use number of epochs: {settings.epochs}",
+        f"Train alpha {rates.learning_rate:g}, lambda {rates.l2:g}, mu {rates.momentum:g}",
+        f"Train alpha {rates.learning_rate:g}, lambda1 {rates.l1:g}, mu1 {rates.momentum2:g}",
+    ]
+
+
+def _device_kib() -> int:
+    stats = jax.devices()[0].memory_stats() or {}
+    return int(stats.get("peak_bytes_in_use", 0)) // 1024
+
+
+_OPTIMIZER_NAMES = {
+    "SGD": "SGD",
+    "MOMENTUM": "Momentum",
+    "ADAGRAD": "AdaGrad",
+    "NESTEROV": "Nesterov",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
+}

@@ -13,18 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trainer.attach import resolve
 from trainer.data.features import write_index
 from trainer.data.load import LoadedData, load_data
 from trainer.data.netcdf import read_datasets, write_dataset
 from trainer.data.retrieve import retrieve
 from trainer.errors import DataError, InputError
-from trainer.network import LayerSpec, NetworkSpec, read_network, resolve_widths
+from trainer.network import read_network
 from trainer.network_file import write_network
+from trainer.network_types import LayerKind, LayerSpec, NetworkSpec
 from trainer.predict import Question, Ready, ranked, write_recommendations
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import FeatureIndex, SparseDataset
-from trainer.state import connections_of
+from trainer.state import weights_of
 from trainer.train import EpochReport, TrainingData, find_devices, train
 
 _HERE = Path(__file__).resolve().parent
@@ -81,12 +83,14 @@ class Recommender:
         asked = TrainSettings.of(batch_size=batch_size, epochs=epochs, **settings)
         # Both layers come from the one dataset, so a batch is assembled only once.
         both = self._dataset("input")
-        spec = resolve_widths(spec, dict.fromkeys((spec.input.dataset, spec.output.dataset), both.width))
+        found = {layer.dataset: both for layer in (*spec.inputs, *spec.outputs)}
+        spec = resolve(spec, found, found)
         mesh = make_mesh(asked.data_shards, find_devices())
-        state = train(spec, TrainingData(both, both), asked, mesh=mesh, tell=self._tell)
+        data = TrainingData({one.name: both for one in spec.inputs}, {one.name: both for one in spec.outputs})
+        state = train(spec, data, asked, mesh=mesh, tell=self._tell)
         path = self.folder / "gl.nc"
-        write_network(path, spec, connections_of(state, spec))
-        self._ready = Ready(spec, state.params, mesh)
+        write_network(path, spec, weights_of(state, spec))
+        self._ready = Ready(spec, state.params, mesh, state.statistics)
         return path
 
     def predict(self, k: int = 10, *, batch_size: int = 256) -> dict[str, tuple[tuple[str, float], ...]]:
@@ -96,9 +100,17 @@ class Recommender:
         if self._ready is None:
             raise InputError("nothing is trained yet: call train first")
         dataset = self._need_data().dataset
-        names = _features(self._need_data()).names()
-        question = Question(dataset, exclude=dataset)
-        found = list(ranked(self._ready, question, k=k, batch_size=batch_size, feature_names=names))
+        question = Question({layer.name: dataset for layer in self._ready.spec.inputs}, exclude=dataset)
+        found = list(
+            ranked(
+                self._ready,
+                question,
+                k=k,
+                batch_size=batch_size,
+                feature_names=_features(self._need_data()).names(),
+                sample_names=dataset.sample_names or (),
+            )
+        )
         write_recommendations(self.folder / "recs", iter(found))
         return {sample.sample: sample.items for sample in found}
 
@@ -110,25 +122,22 @@ class Recommender:
         return path
 
     def _named_network(self) -> NetworkSpec:
-        """The network with its first and last layer over the generated datasets."""
+        """The network with its Input and Output layers over the generated datasets."""
         for role in ("input", "output"):
             if role not in self._layers:
                 raise InputError(f"there is no {role} layer yet: call generate_{role}_layer first")
-        first, *middle, last = self._network.layers
-        return replace(
-            self._network,
-            layers=(self._over(first, "input"), *middle, self._over(last, "output")),
-        )
+        return replace(self._network, layers=tuple(self._over(layer) for layer in self._network.layers))
 
-    def _over(self, layer: LayerSpec, role: str) -> LayerSpec:
-        return replace(layer, dataset=self._layers[role].stem)
+    def _over(self, layer: LayerSpec) -> LayerSpec:
+        role = {LayerKind.INPUT: "input", LayerKind.OUTPUT: "output"}.get(layer.kind)
+        return layer if role is None else replace(layer, dataset=self._layers[role].stem)
 
     def _dataset(self, role: str) -> SparseDataset:
         path = self._layers[role]
-        found = read_datasets(path)
-        if path.stem not in found:
-            raise DataError(f"holds no dataset {path.stem!r}", path)
-        return found[path.stem]
+        found = read_datasets(path).get(path.stem)
+        if not isinstance(found, SparseDataset):
+            raise DataError(f"holds no sparse dataset {path.stem!r}", path)
+        return found
 
     def _need_data(self) -> LoadedData:
         if self._loaded is None:

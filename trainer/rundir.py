@@ -49,6 +49,11 @@ class RunDirectory:
         return self.path / "gl.nc"
 
     @property
+    def checkpoints(self) -> Path:
+        """Folder of the training's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
     def recommendations(self) -> Path:
         """Recommendations, in DSSTNE's format."""
         return self.path / "recs"

@@ -35,6 +35,9 @@ class TrainSettings(_Strict):
     """`-mu`: momentum, beta1 or decay, by optimizer. `None`: the network's own, else 0.5."""
     momentum2: Annotated[float, Field(ge=0, lt=1)] | None = None
     """`-mu1`: beta2 of Adam. `None`: the network's own, else 0.999."""
+    rate_interval: Annotated[int, Field(ge=0)] = 0
+    """Epochs after which the learning rate is multiplied by `rate_factor`, again and again; 0: never."""
+    rate_factor: Annotated[float, Field(ge=0)] = 1.0
     data_shards: Annotated[int, Field(ge=1)] = 1
     """Size of mesh axis `data`; axis `model` takes the remaining devices."""
     report_every: Annotated[int, Field(ge=1)] = 1

@@ -16,10 +16,12 @@ from trainer.errors import SettingsError
 Tree = TypeVar("Tree")
 
 _RULES = (
-    (r"(^|/)(input|output)/kernel$", P("model", None)),
-    (r"(^|/)output/bias$", P("model")),
-    (r"(^|/)(hidden/\d+/(kernel|bias)|input/bias)$", P()),
-    (r"(^|/)(step|rng|count)$", P()),
+    (r"(^|/)(inputs|outputs)/\d+/kernel$", P("model", None)),
+    (r"(^|/)outputs/\d+/bias$", P("model")),
+    (r"(^|/)inputs/\d+/bias$", P()),
+    (r"(^|/)hidden/\d+/(kernel|bias)$", P()),
+    (r"(^|/)(batch|layer)_norms/\d+/(scale|bias|mean|variance|count)$", P()),
+    (r"(^|/)(step|rng|count|brake/(mean|left))$", P()),
 )
 """First match wins. Optimizer state ends in the path of the parameter it belongs to."""
 
@@ -40,7 +42,7 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def partition_spec(path: str) -> P:
-    """The partition spec of the parameter at `path` (`output/kernel`)."""
+    """The partition spec of the parameter at `path` (`outputs/1/kernel`)."""
     for pattern, spec in _RULES:
         if re.search(pattern, path):
             return spec

@@ -59,11 +59,19 @@ class SparseDataset:
     sample_names: Sequence[str] | None = None
     """[samples], or `None` where only a NetCDF file was read (it holds no names)."""
     features: FeatureIndex | None = None
+    sides: tuple[int, ...] = ()
+    """Width, height, length, as far as it has dimensions; `()` stands for `(width,)`."""
+    weights: npt.NDArray[np.float32] | None = None
+    """[samples] weight of each sample, or `None` where all weigh 1."""
+    rows: npt.NDArray[np.int64] | None = None
+    """[samples] row each sample uses (DSSTNE's Indexed), or `None` where sample `i` is row `i`."""
+    ignore_zero: bool = False
+    """As a target, features that are not stored cost nothing (DSSTNE's SparseIgnoreZero)."""
 
     @property
     def samples(self) -> int:
-        """Number of rows."""
-        return len(self.indptr) - 1
+        """Number of samples."""
+        return len(self.indptr) - 1 if self.rows is None else len(self.rows)
 
     @property
     def nnz(self) -> int:
@@ -90,3 +98,5 @@ class SparseBatch(NamedTuple):
     """float32 [shards * capacity], or `None` for indicators."""
     sample_mask: Any
     """float32 [batch], 1 for a real sample, 0 for padding."""
+    weights: Any = None
+    """float32 [batch] weight of each sample, or `None` where all weigh 1."""

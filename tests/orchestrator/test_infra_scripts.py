@@ -253,4 +253,5 @@ def third_party_imports() -> set[str]:
                 found |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - {"trainer"}
+    named = {"orbax": "orbax-checkpoint"}
+    return {named.get(name, name) for name in found} - sys.stdlib_module_names - {"trainer"}

@@ -58,8 +58,8 @@ def test_a_job_leaves_every_file_of_the_contract_and_one_report_an_epoch(tmp_pat
     assert losses[2] < losses[0]
     assert {"network.ndcg@100", "popularity.ndcg@100"} <= {metric["name"] for metric in metrics}
     assert json.loads((directory.path / "status.json").read_text())["state"] == "done"
-    spec, connections = read_network_file(directory.network_file)
-    assert [connection.kernel.shape for connection in connections] == [(128, 8), (8, 128)]
+    spec, weights = read_network_file(directory.network_file)
+    assert [connection.kernel.shape for connection in weights.connections] == [(128, 8), (8, 128)]
     assert spec.input.dataset == "gl_input"
     assert len((directory.path / "features_output").read_text().splitlines()) == FEATURES
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from trainer_networks import Rows, batch_of, chain, dense, mesh_of, random_rows, with_layer
 
-from trainer.model import Forward, from_connections, sparseness_penalty, to_connections
-from trainer.network import Activation, NetworkSpec, Sparseness
-from trainer.network_file import Connection
+from trainer.model import Forward, from_weights, sparseness_penalty, to_weights
+from trainer.network_types import Activation, NetworkSpec, Sparseness
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.state import create_state, forward_function
+from trainer.weights import Connection, Weights
 
 INPUTS, OUTPUTS = 21, 13
 ROWS = random_rows(8, INPUTS, seed=2)
@@ -24,10 +24,14 @@ def asked(
     spec: NetworkSpec, connections: Sequence[Connection], *, shape: tuple[int, int] = (1, 1), rng: Any = None
 ) -> Forward:
     mesh = mesh_of(shape)
-    params = create_state(spec, SETTINGS, mesh, connections=connections).params
-    batch = to_mesh(batch_of(ROWS, INPUTS, shards=shape[0]), mesh)
+    params = create_state(spec, SETTINGS, mesh, weights=Weights(tuple(connections))).params
+    batch = to_mesh({spec.input.name: batch_of(ROWS, INPUTS, shards=shape[0])}, mesh)
     with jax.set_mesh(mesh):
-        return jax.jit(forward_function(spec, mesh))(params, batch, rng)
+        return jax.jit(forward_function(spec, mesh))(params, {}, batch, rng)[0]
+
+
+def logits_of(spec: NetworkSpec, said: Forward) -> np.ndarray:
+    return np.asarray(said.sums[spec.output.name])
 
 
 def drawn(spec: NetworkSpec, *, seed: int = 0) -> tuple[Connection, ...]:
@@ -52,7 +56,7 @@ def test_logits_are_the_chain_of_products_on_every_mesh(shape: tuple[int, int], 
     spec = chain((INPUTS, OUTPUTS), hidden=hidden, activation=Activation.TANH, denoising=0.5)
     connections = drawn(spec)
     said = asked(spec, connections, shape=shape)
-    np.testing.assert_allclose(said.logits[:, :OUTPUTS], by_hand(ROWS, connections), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits_of(spec, said)[:, :OUTPUTS], by_hand(ROWS, connections), rtol=1e-4, atol=1e-5)
     assert float(said.penalty) == 0.0
 
 
@@ -61,12 +65,10 @@ def test_logits_are_the_chain_of_products_on_every_mesh(shape: tuple[int, int], 
 def test_connections_survive_the_way_through_parameters(shards: int, hidden: tuple[int, ...]) -> None:
     spec = chain((INPUTS, OUTPUTS), hidden=hidden)
     connections = drawn(spec)
-    arrays = from_connections(spec, connections, shards=shards)
-    params: dict[str, Any] = {name: part for name, part in arrays.items() if "/" not in name}
-    params["hidden"] = {int(name.split("/")[1]): part for name, part in arrays.items() if "/" in name}
-    assert arrays["input"]["kernel"].shape[0] % shards == 0
-    back = to_connections(spec, params)
-    for given, returned in zip(connections, back, strict=True):
+    params, statistics = from_weights(spec, Weights(connections), shards=shards)
+    assert params["inputs"]["0"]["kernel"].shape[0] % shards == 0
+    back = to_weights(spec, params, statistics)
+    for given, returned in zip(connections, back.connections, strict=True):
         np.testing.assert_array_equal(given.kernel, returned.kernel)
         np.testing.assert_array_equal(given.bias, returned.bias)
 
@@ -74,16 +76,18 @@ def test_connections_survive_the_way_through_parameters(shards: int, hidden: tup
 def test_dropout_acts_in_training_alone() -> None:
     spec = with_layer(chain((INPUTS, OUTPUTS), activation=Activation.TANH), 1, dropout=0.5)
     connections = drawn(spec)
-    np.testing.assert_allclose(asked(spec, connections).logits, by_hand(ROWS, connections), rtol=1e-4, atol=1e-5)
-    first, second = (asked(spec, connections, rng=jax.random.key(n)).logits for n in (1, 2))
+    np.testing.assert_allclose(
+        logits_of(spec, asked(spec, connections)), by_hand(ROWS, connections), rtol=1e-4, atol=1e-5
+    )
+    first, second = (logits_of(spec, asked(spec, connections, rng=jax.random.key(n))) for n in (1, 2))
     assert not np.allclose(first, second)
 
 
 def test_denoising_needs_an_input_that_calls_itself_sparse() -> None:
     spec = with_layer(chain((INPUTS, OUTPUTS), denoising=0.5), 0, sparse=False)
     connections = drawn(spec)
-    quiet = asked(spec, connections).logits
-    np.testing.assert_array_equal(asked(spec, connections, rng=jax.random.key(1)).logits, quiet)
+    quiet = logits_of(spec, asked(spec, connections))
+    np.testing.assert_array_equal(logits_of(spec, asked(spec, connections, rng=jax.random.key(1))), quiet)
 
 
 @pytest.mark.parametrize(

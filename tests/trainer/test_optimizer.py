@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from trainer_networks import chain
 
-from trainer.network import OptimizerName, OptimizerSpec
+from trainer.network_types import OptimizerName, OptimizerSpec
 from trainer.optimizer import make_optimizer, rates_of, regularization
 from trainer.settings import TrainSettings
 
 MU, MU1, RATE, L1, L2, FLOOR = 0.8, 0.9, 0.05, 0.02, 0.1, 1e-9
-STEPS = 4
+STEPS = 20
 
 Slots = list[np.ndarray]
 Update = Callable[[np.ndarray, Slots, float, int], np.ndarray]

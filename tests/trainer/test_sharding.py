@@ -11,23 +11,26 @@ from trainer.sharding import make_mesh, partition_spec, to_mesh, tree_shardings
 @pytest.mark.parametrize(
     ("path", "spec"),
     [
-        ("input/kernel", P("model", None)),
-        ("input/bias", P()),
+        ("inputs/0/kernel", P("model", None)),
+        ("inputs/0/bias", P()),
         ("hidden/0/kernel", P()),
         ("hidden/11/bias", P()),
-        ("output/kernel", P("model", None)),
-        ("output/bias", P("model")),
+        ("outputs/3/kernel", P("model", None)),
+        ("outputs/3/bias", P("model")),
         ("step", P()),
-        ("opt_state/1/trace/output/kernel", P("model", None)),
+        ("opt_state/1/trace/outputs/2/kernel", P("model", None)),
         ("opt_state/0/squares/hidden/0/bias", P()),
         ("opt_state/1/0/count", P()),
+        ("batch_norms/2/scale", P()),
+        ("statistics/batch_norms/2/variance", P()),
+        ("brake/mean", P()),
     ],
 )
 def test_weights_that_touch_features_are_split_by_feature_and_nothing_else(path: str, spec: P) -> None:
     assert partition_spec(path) == spec
 
 
-@pytest.mark.parametrize("path", ["output/scale", "hidden/kernel", "kernel", "hidden/one/kernel"])
+@pytest.mark.parametrize("path", ["outputs/0/scale", "hidden/kernel", "kernel", "hidden/one/kernel"])
 def test_a_parameter_no_rule_knows_is_an_error(path: str) -> None:
     with pytest.raises(KeyError, match=path):
         partition_spec(path)
@@ -45,9 +48,9 @@ def test_devices_that_cannot_be_dealt_are_refused() -> None:
 
 def test_a_tree_is_sharded_leaf_by_leaf() -> None:
     mesh = mesh_of((1, 8))
-    shardings = tree_shardings({"input": {"kernel": 0}, "hidden": {0: {"bias": 0}}}, mesh)
-    assert shardings["input"]["kernel"] == jax.sharding.NamedSharding(mesh, P("model", None))
-    assert shardings["hidden"][0]["bias"] == jax.sharding.NamedSharding(mesh, P())
+    shardings = tree_shardings({"inputs": {"0": {"kernel": 0}}, "hidden": {"1": {"bias": 0}}}, mesh)
+    assert shardings["inputs"]["0"]["kernel"] == jax.sharding.NamedSharding(mesh, P("model", None))
+    assert shardings["hidden"]["1"]["bias"] == jax.sharding.NamedSharding(mesh, P())
 
 
 def test_a_batch_is_spread_over_axis_data() -> None:

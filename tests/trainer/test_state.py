@@ -10,20 +10,12 @@ import numpy as np
 import pytest
 from trainer_networks import MESHES, Run, batch_of, chain, dense, mesh_of, random_rows, with_layer
 
-from trainer.network import (
-    Activation,
-    NetworkSpec,
-    OptimizerName,
-    OptimizerSpec,
-    Sparseness,
-    WeightInit,
-    read_network,
-    resolve_widths,
-)
+from trainer.model import Batches
+from trainer.network import read_network, resolve_shapes
+from trainer.network_types import Activation, NetworkSpec, OptimizerName, OptimizerSpec, Sparseness, WeightInit
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
-from trainer.sparse import SparseBatch
-from trainer.state import abstract_arguments, connections_of, create_state, jitted_step, make_step
+from trainer.state import abstract_arguments, create_state, jitted_step, make_step, weights_of
 
 ROOT = Path(__file__).parents[2]
 INPUTS, OUTPUTS, SAMPLES = 21, 13, 8
@@ -35,8 +27,8 @@ OTHER_MESHES = [shape for shape in MESHES if shape != (1, 1)]
 def literal(**own: Any) -> NetworkSpec:
     """DSSTNE's MovieLens sample, six hidden units and toy widths, nothing hidden."""
     spec = read_network(ROOT / "configs/networks/dsstne-movielens.json")
-    spec = with_layer(spec, 1, units=6)
-    return replace(resolve_widths(spec, {"gl_input": INPUTS, "gl_output": OUTPUTS}), denoising=0.0, **own)
+    spec = with_layer(spec, 1, shape=(6,))
+    return replace(resolve_shapes(spec, {"gl_input": (INPUTS,), "gl_output": (OUTPUTS,)}), denoising=0.0, **own)
 
 
 def everything_on(optimizer: OptimizerName = OptimizerName.NESTEROV, **own: Any) -> NetworkSpec:
@@ -96,7 +88,7 @@ def test_three_steps_of_dsstnes_network_are_those_of_a_dense_reference(optimizer
     rows = tuple(of[: SAMPLES - 1] for of in ROWS)
     run = Run(spec, rows, mesh=(2, 4), settings=RATES, batch=SAMPLES)
     reference = Reference(
-        connections_of(create_state(spec, RATES, mesh_of((1, 1))), spec), nesterov=optimizer is not None
+        weights_of(create_state(spec, RATES, mesh_of((1, 1))), spec).connections, nesterov=optimizer is not None
     )
     for _ in range(3):
         reference.step(dense(rows[0], INPUTS), dense(rows[1], OUTPUTS) > 0)
@@ -131,7 +123,7 @@ def test_losses_and_weights_are_the_same_on_every_mesh(shape: tuple[int, int], o
 @pytest.mark.parametrize("shape", OTHER_MESHES, ids=str)
 def test_weights_begin_identical_on_every_mesh(shape: tuple[int, int]) -> None:
     spec, settings = everything_on(), TrainSettings(seed=5)
-    one, many = (connections_of(create_state(spec, settings, mesh_of(on)), spec) for on in ((1, 1), shape))
+    one, many = (weights_of(create_state(spec, settings, mesh_of(on)), spec).connections for on in ((1, 1), shape))
     for there, here in zip(many, one, strict=True):
         np.testing.assert_array_equal(there.kernel, here.kernel)
         np.testing.assert_array_equal(there.bias, here.bias)
@@ -160,8 +152,8 @@ def test_padding_samples_weigh_nothing(shape: tuple[int, int]) -> None:
 
 def test_rows_stored_beyond_the_width_stay_zero() -> None:
     run = Run(everything_on(OptimizerName.ADAM), ROWS, mesh=(1, 8))
-    for name, width in (("input", INPUTS), ("output", OUTPUTS)):
-        kernel = np.asarray(run.state.params[name]["kernel"])
+    for name, number, width in (("inputs", "0", INPUTS), ("outputs", "2", OUTPUTS)):
+        kernel = np.asarray(run.state.params[name][number]["kernel"])
         assert len(kernel) > width
         assert not kernel[width:].any()
 
@@ -183,9 +175,9 @@ def test_log_odds_become_the_output_biases_and_padding_has_none() -> None:
     odds = np.linspace(-4.0, 1.0, OUTPUTS).astype(np.float32)
     for hidden in ((5,), ()):
         spec = with_layer(chain((INPUTS, OUTPUTS), hidden=hidden), -1, weight_init=WeightInit(log_odds=True))
-        state = create_state(spec, TrainSettings(), mesh_of((1, 8)), output_log_odds=odds)
-        np.testing.assert_array_equal(connections_of(state, spec)[-1].bias, odds)
-        bias = state.params["output" if hidden else "input"]["bias"]
+        state = create_state(spec, TrainSettings(), mesh_of((1, 8)), biases={spec.output.name: odds})
+        np.testing.assert_array_equal(weights_of(state, spec).connections[-1].bias, odds)
+        bias = state.params["outputs" if hidden else "inputs"]["1" if hidden else "0"]["bias"]
         assert not np.asarray(bias)[OUTPUTS:].any()
 
 
@@ -193,15 +185,15 @@ def test_a_state_from_a_networks_weights_goes_on_where_it_stopped() -> None:
     spec = literal()
     whole = Run(spec, ROWS, steps=4, settings=RATES)
     half = Run(spec, ROWS, steps=2, settings=RATES)
-    rest = Run(spec, ROWS, steps=2, settings=RATES, start=half.connections, mesh=(1, 8))
+    rest = Run(spec, ROWS, steps=2, settings=RATES, start=half.weights, mesh=(1, 8))
     np.testing.assert_allclose(half.losses + rest.losses, whole.losses, rtol=1e-5)
 
 
-def on_devices(shape: tuple[int, int]) -> tuple[Any, SparseBatch, SparseBatch]:
+def on_devices(shape: tuple[int, int]) -> tuple[Any, Batches, Batches]:
     mesh = mesh_of(shape)
     state = create_state(literal(), RATES, mesh)
-    inputs = batch_of(ROWS[0], INPUTS, shards=shape[0])
-    return state, *to_mesh((inputs, batch_of(ROWS[1], OUTPUTS, shards=shape[0])), mesh)
+    inputs = {"Input": batch_of(ROWS[0], INPUTS, shards=shape[0])}
+    return state, *to_mesh((inputs, {"Output": batch_of(ROWS[1], OUTPUTS, shards=shape[0])}), mesh)
 
 
 def test_a_step_moves_nothing_between_host_and_devices_and_consumes_its_state() -> None:
@@ -210,14 +202,14 @@ def test_a_step_moves_nothing_between_host_and_devices_and_consumes_its_state() 
     after, _ = step(state, inputs, targets)
     with jax.transfer_guard("disallow"):
         last, _ = step(after, inputs, targets)
-    assert after.params["output"]["kernel"].is_deleted()
+    assert after.params["outputs"]["1"]["kernel"].is_deleted()
     assert int(last.step) == 2
 
 
 def test_abstract_arguments_are_those_of_a_step() -> None:
     batch = batch_of(ROWS[0], INPUTS, spare=3)
     state = create_state(literal(), RATES, mesh_of((1, 8)))
-    real = (state, batch, batch)
+    real = (state, {"Input": batch}, {"Output": batch})
     abstract = abstract_arguments(literal(), RATES, mesh_of((1, 8)), capacity=len(batch.rows))
     assert jax.tree.structure(abstract) == jax.tree.structure(real)
     for there, here in zip(jax.tree.leaves(abstract), jax.tree.leaves(real), strict=True):
@@ -280,3 +272,14 @@ def test_a_step_can_be_exported_to_machines_that_are_not_here() -> None:
         exported = jax.export.export(jitted_step(spec, settings, mesh), platforms=["cuda", "tpu", "cpu"])(*arguments)
     assert exported.platforms == ("cuda", "tpu", "cpu")
     assert exported.nr_devices == 8
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/networks").glob("*.json")), ids=lambda path: path.stem)
+def test_the_step_of_every_shipped_network_can_be_exported(path: Path) -> None:
+    spec = read_network(path)
+    spec = resolve_shapes(spec, {layer.dataset: (256,) for layer in (*spec.inputs, *spec.outputs)})
+    settings, mesh = TrainSettings(batch_size=BATCH), mesh_of((2, 4))
+    arguments = abstract_arguments(spec, settings, mesh, capacity=80)
+    with jax.set_mesh(mesh):
+        exported = jax.export.export(jitted_step(spec, settings, mesh), platforms=["cuda", "tpu", "cpu"])(*arguments)
+    assert exported.platforms == ("cuda", "tpu", "cpu")

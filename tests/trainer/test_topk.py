@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from trainer_networks import MESHES, batch_of, chain, dense, mesh_of, random_rows, with_layer
 
-from trainer.network import Activation, ErrorFunction, NetworkSpec
-from trainer.network_file import Connection
+from trainer.network_types import Activation, ErrorFunction, NetworkSpec
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.state import create_state
 from trainer.topk import NOBODY, make_recommend
+from trainer.weights import Connection, Weights
 
 INPUTS, OUTPUTS, LIVE, SAMPLES = 10, 21, 19, 8
 ROWS = random_rows(SAMPLES, INPUTS, seed=1, most=4)
@@ -48,13 +48,13 @@ def recommended(
     factors: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     spec, mesh = spec or network(), mesh_of(shape)
-    params = create_state(spec, TrainSettings(), mesh, connections=linear()).params
+    params = create_state(spec, TrainSettings(), mesh, weights=Weights(linear())).params
 
     def placed(rows: Any, width: int, values: Any = None) -> Any:
         return None if rows is None else to_mesh(batch_of(rows, width, shards=shape[0], values=values), mesh)
 
-    batches = placed(ROWS, INPUTS), placed(exclude, OUTPUTS), placed(multiply, OUTPUTS, factors)
-    found = make_recommend(spec, mesh, k=k)(params, *batches, live)
+    batches = placed(exclude, OUTPUTS), placed(multiply, OUTPUTS, factors)
+    found = make_recommend(spec, mesh, k=k)((params, {}), {spec.input.name: placed(ROWS, INPUTS)}, *batches, live)
     return np.asarray(found.ids), np.asarray(found.scores)
 
 
@@ -144,11 +144,11 @@ def test_no_device_sees_the_scores_of_all_features() -> None:
     wide, batch, mesh = 1024, 16, mesh_of((1, 8))
     spec = chain((256, wide), hidden=(8,))
     params = create_state(spec, TrainSettings(), mesh).params
-    inputs = to_mesh(batch_of([[1]] * batch, 256), mesh)
+    inputs = to_mesh({spec.input.name: batch_of([[1]] * batch, 256)}, mesh)
     recommend = make_recommend(spec, mesh, k=5)
     # The program itself, found where `recommend` keeps it.
     (ask,) = (cell.cell_contents for cell in recommend.__closure__ or () if hasattr(cell.cell_contents, "lower"))
     with jax.set_mesh(mesh):
-        text = ask.lower(params, inputs, None, None, np.int32(wide)).compile().as_text()
+        text = ask.lower((params, {}), inputs, None, None, np.int32(wide)).compile().as_text()
     assert f"f32[{batch},{wide // 8}]" in text
     assert f"[{batch},{wide}]" not in text

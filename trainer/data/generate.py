@@ -8,103 +8,141 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.data.features import read_index, write_index
+from trainer.data.features import load_index, write_index
 from trainer.data.movielens import is_ratings, read_ratings
 from trainer.data.netcdf import write_dataset
 from trainer.data.text import Converted, Reading, check_names, convert_text, write_text
-from trainer.errors import DataError, SettingsError
+from trainer.errors import DataError, InputError, SettingsError
 from trainer.sparse import FeatureIndex
 
 Tell = Callable[[str], None]
 
 INDICATOR, ANALOG = "indicator", "analog"
 
+_TABLES = frozenset({".csv", ".tsv", ".data", ".dat", ".base", ".test"})
+"""Endings that ratings tables have. By its first line alone, DSSTNE text with a malformed one may look like one."""
+
 
 @dataclass(frozen=True, slots=True)
 class GenerateOptions:
-    """The flags -d -i -o -f -s -c -m -t."""
+    """The flags -d -i -o -f -s -c -m -t. Paths as they were typed, since messages repeat them."""
 
     dataset_name: str
-    input_path: Path
-    output_path: Path
-    feature_index: Path
-    sample_index: Path
+    input_path: str
+    output_path: str
+    feature_index: str
+    sample_index: str
     create: bool = False
     merge: bool = False
     kind: str = INDICATOR
 
 
 def generate_netcdf(options: GenerateOptions, tell: Tell) -> None:
-    """Convert; index files are written before the NetCDF, and only if they have grown."""
+    """Convert; index files are written before the NetCDF, and only if they have grown.
+
+    What cannot be done is an `InputError`, in the original's words where it has some; a `SettingsError` where
+    the usage would help.
+    """
     started = time.monotonic()
-    _check(options)
-    if options.create:
-        tell(f"Flag -c is set. Will create a new feature file and overwrite: {options.feature_index}")
-    if options.merge:
-        tell(f"Flag -m is set. Will merge with existing feature file and overwrite: {options.feature_index}")
-    tell(f"Generating dataset of type: {options.kind}")
+    _begin(options, tell)
     samples, features = _samples(options, tell), _features(options, tell)
     converted = _convert(options, samples, features, tell)
     _export(converted.features, features, options.feature_index, tell)
     _export(converted.samples, samples, options.sample_index, tell)
     tell(f"Raw max index is: {len(converted.features)}")
     tell(f"Rounded up max index to: {converted.features.width}")
-    write_dataset(converted.dataset, options.output_path)
+    write_dataset(converted.dataset, _file(options.output_path))
     tell(f"Created NetCDF file {options.output_path} for dataset {options.dataset_name}")
     tell(f"Total time for generating NetCDF: {time.monotonic() - started:f} secs. ")
 
 
-def _check(options: GenerateOptions) -> None:
+def _begin(options: GenerateOptions, tell: Tell) -> None:
+    if options.create:
+        tell(f"Flag -c is set. Will create a new feature file and overwrite: {options.feature_index}")
+    if options.merge:
+        tell(f"Flag -m is set. Will merge with existing feature file and overwrite: {options.feature_index}")
     if options.create and options.merge:
-        raise SettingsError("Cannot create (-c) and update existing (-m) feature index. Please select only one.")
+        # Sic: the flag to update is -m.
+        raise SettingsError("Cannot create (-c) and update existing (-u) feature index. Please select only one.")
     if options.kind not in (INDICATOR, ANALOG):
-        raise SettingsError(f"Unknown dataset type [{options.kind}]. Please select one of {{{INDICATOR},{ANALOG}}}")
-    if not options.dataset_name.isprintable():
-        raise SettingsError(f"-d {options.dataset_name!r}: a dataset's name is printable text")
-    if not options.create and not options.feature_index.exists():
-        raise DataError("Cannot find a valid feature index file; -c begins an empty one", options.feature_index)
+        raise InputError(f"Unknown dataset type [{options.kind}]. Please select one of {{{INDICATOR},{ANALOG}}}")
+    if not _is_utf8(options.dataset_name):
+        raise InputError(f"-d {options.dataset_name!r}: a dataset's name is text in UTF-8")
+    tell(f"Generating dataset of type: {options.kind}")
 
 
 def _samples(options: GenerateOptions, tell: Tell) -> FeatureIndex:
-    if not options.sample_index.exists():
+    if not _exists(options.sample_index):
         tell(f"Will create a new samples index file: {options.sample_index}")
         return FeatureIndex({})
     tell(f"Loading sample index from: {options.sample_index}")
-    return _read(options.sample_index, tell)
+    return load_index(Path(options.sample_index), tell)
 
 
 def _features(options: GenerateOptions, tell: Tell) -> FeatureIndex:
     if options.create:
         tell(f"Will create a new features index file: {options.feature_index}")
         return FeatureIndex({})
+    if not _exists(options.feature_index):
+        raise InputError(f"Cannnot find a valid feature index file: {options.feature_index}")
     tell(f"Loading feature index from: {options.feature_index}")
-    return _read(options.feature_index, tell)
-
-
-def _read(path: Path, tell: Tell) -> FeatureIndex:
-    index = read_index(path)
-    tell(f"Number of lines processed: {len(index)}")
-    tell(f"Number of entries added to index: {len(index)}")
-    return index
+    return load_index(Path(options.feature_index), tell)
 
 
 def _convert(options: GenerateOptions, samples: FeatureIndex, features: FeatureIndex, tell: Tell) -> Converted:
     reading = Reading(update=options.create or options.merge, analog=options.kind == ANALOG, tell=tell)
-    name, source = options.dataset_name, options.input_path
-    if not is_ratings(source):
-        return convert_text(source, name=name, features=features, samples=samples, reading=reading)
+    if not _exists(options.input_path):
+        raise InputError(f"{options.input_path} not found.")
+    name, source = options.dataset_name, Path(options.input_path)
+    if is_ratings(source) and (source.is_dir() or source.suffix in _TABLES):
+        return _convert_ratings(options, samples, features, reading)
+    try:
+        return convert_text(options.input_path, name=name, features=features, samples=samples, reading=reading)
+    except DataError as error:
+        if isinstance(error.__cause__, IsADirectoryError):
+            raise InputError("Is a directory") from error
+        raise
+
+
+def _convert_ratings(
+    options: GenerateOptions, samples: FeatureIndex, features: FeatureIndex, reading: Reading
+) -> Converted:
+    source = Path(options.input_path)
     table = read_ratings(source, analog=reading.analog).dataset
     check_names(table.sample_names or (), table.features.ids if table.features else (), source)
-    tell(f"Indexing 1 files\n\tIndexing file: {source}")
+    reading.tell(f"Indexing 1 files\n\tIndexing file: {source}")
     # By way of text, so that a table obeys the same rules of indexes and rows.
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(scratch) / "samples.txt"
         write_text(table, text)
         silent = replace(reading, tell=lambda _: None)
-        return convert_text(text, name=name, features=features, samples=samples, reading=silent)
+        return convert_text(text, name=options.dataset_name, features=features, samples=samples, reading=silent)
 
 
-def _export(now: FeatureIndex, before: FeatureIndex, path: Path, tell: Tell) -> None:
+def _export(now: FeatureIndex, before: FeatureIndex, path: str, tell: Tell) -> None:
     if len(now) > len(before):
-        write_index(now, path)
+        write_index(now, _file(path))
         tell(f"Exported {path} with {len(now)} entries.")
+
+
+def _file(path: str) -> Path:
+    if not Path(path).name or (_exists(path) and not Path(path).is_file()):
+        # A device is not for replacing.
+        raise InputError(f"{path!r} cannot be written: it is no file")
+    return Path(path)
+
+
+def _exists(path: str) -> bool:
+    try:
+        # An empty name is no file; to Path it is the working folder.
+        return bool(path) and Path(path).exists()
+    except OSError:
+        return False
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -19,7 +19,9 @@ from trainer.sparse import FeatureIndex, SparseDataset
 Tell = Callable[[str], None]
 
 _PROGRESS_EVERY = 10_000
-_SMALLEST_NORMAL_FLOAT = float(np.finfo(np.float32).tiny)
+_SMALLEST_NORMAL = (1 - 2**-25) * float(np.finfo(np.float32).tiny)
+"""What is at least this rounds to a normal 4-byte float."""
+
 _NUMBER = re.compile(
     r"\s*[+-]?(?:0x(?:[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(?:p[+-]?\d+)?|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
     r"|inf(?:inity)?|nan)",
@@ -51,7 +53,7 @@ class Reading:
 
 
 def convert_text(
-    path: Path,
+    path: Path | str,
     *,
     name: str,
     features: FeatureIndex | None = None,
@@ -61,7 +63,8 @@ def convert_text(
     """The samples of a file, or of every file of a folder, as a dataset called `name` (DSSTNE spec 1.1, 1.2).
 
     `features` and `samples` are what is known already; without `features` the index begins empty and grows.
-    Rows are the samples seen here, by sample id; a repeated sample replaces its row.
+    Rows are the samples seen here, by sample id; a repeated sample replaces its row. What is told repeats `path` as
+    it is spelled.
     """
     wanted = reading or Reading()
     parser = _Parser(
@@ -70,24 +73,22 @@ def convert_text(
         update=wanted.update or features is None,
         reading=wanted,
     )
-    paths = text_files(path, hidden=wanted.hidden)
-    wanted.tell(f"Indexing {len(paths)} files")
-    for one in paths:
-        wanted.tell(f"\tIndexing file: {one}")
-        parser.read(one)
+    # A directory among them is an error only when its turn comes, as with DSSTNE.
+    entries = _entries(Path(path), hidden=wanted.hidden)
+    wanted.tell(f"Indexing {len(entries)} files")
+    for entry in entries:
+        wanted.tell(f"\tIndexing file: {_spelled(entry, str(path))}")
+        parser.read(entry)
     return parser.result(name)
 
 
 def text_files(path: Path, *, hidden: bool = True) -> list[Path]:
-    """The file itself, or every entry of the folder in byte order, hidden ones among them or not."""
-    if not path.exists():
-        raise DataError("not found", path)
-    if not path.is_dir():
-        return [path]
-    entries = (entry for entry in path.iterdir() if hidden or not entry.name.startswith("."))
-    found = sorted(entries, key=lambda entry: str(entry).encode("utf-8", "surrogateescape"))
+    """The file itself, or every entry of the folder in byte order, hidden ones among them or not. `DataError` if
+    a directory is among them.
+    """
+    found = _entries(path, hidden=hidden)
     for entry in found:
-        if entry.is_dir():
+        if path.is_dir() and entry.is_dir():
             raise DataError("is a directory; only files are read", entry)
     return found
 
@@ -135,6 +136,24 @@ def read_filter(path: Path, *, features: FeatureIndex, samples: FeatureIndex) ->
                     row[1].append(_leading_number(value) or 0.0)
     ordered = [rows.get(number, (array("I"), array("f"))) for number in range(len(samples))]
     return _dataset("filter", features, ordered, analog=True, sample_names=None)
+
+
+def _entries(path: Path, *, hidden: bool) -> list[Path]:
+    if not path.exists():
+        raise DataError("not found", path)
+    if not path.is_dir():
+        return [path]
+    try:
+        entries = [entry for entry in path.iterdir() if hidden or not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path) from error
+    return sorted(entries, key=lambda entry: entry.name.encode("utf-8", "surrogateescape"))
+
+
+def _spelled(entry: Path, path: str) -> str:
+    if not Path(path).is_dir():
+        return path
+    return f"{path}{entry.name}" if path.endswith("/") else f"{path}/{entry.name}"
 
 
 @dataclass(slots=True)
@@ -236,16 +255,20 @@ def _leading_number(text: str) -> float | None:
 
 
 def _is_out_of_range(text: str, value: float) -> bool:
-    """Whether a 4-byte float cannot hold what `text` says: it is too large, or smaller than any normal one."""
+    """Whether C's `strtof` finds `text` beyond a 4-byte float: too large, or smaller than a normal one and not
+    exact.
+    """
     found = _NUMBER.match(text)
     said = found[0].lower().strip().lstrip("+-") if found else ""
     if said.startswith(("inf", "nan")):
         return False
     # array rounds to the nearest 4-byte float, as strtof does.
-    rounded = abs(array("f", [value])[0])
-    mantissa = said[2:].partition("p")[0] if said.startswith("0x") else said.partition("e")[0]
+    rounded = array("f", [value])[0]
+    is_hex = said.startswith("0x")
+    mantissa = said[2:].partition("p")[0] if is_hex else said.partition("e")[0]
     is_zero = not mantissa.strip("0.")
-    return math.isinf(rounded) or (rounded < _SMALLEST_NORMAL_FLOAT and not is_zero)
+    is_exact = is_zero or (is_hex and value == rounded != 0.0)
+    return math.isinf(rounded) or (abs(value) < _SMALLEST_NORMAL and not is_exact)
 
 
 def _dataset(

@@ -1,14 +1,17 @@
 """The converter on small inputs of our own: what the original would write, say and refuse."""
 
+import os
 import re
 from pathlib import Path
 
 import netCDF4
 import pytest
 from netcdf_types import NC_CHAR, NC_UINT, attribute_type
+from typer.testing import CliRunner, Result
 
+from trainer.cli import app
 from trainer.data.generate import GenerateOptions, generate_netcdf
-from trainer.errors import DataError, SettingsError, TrainerError
+from trainer.errors import DataError, InputError
 
 
 @pytest.fixture(autouse=True)
@@ -24,15 +27,21 @@ def convert(text: str | None = None, source: str = "in.txt", **flags: object) ->
     options = GenerateOptions(
         **{
             "dataset_name": "gl_input",
-            "input_path": Path(source),
-            "output_path": Path("out.nc"),
-            "feature_index": Path("features"),
-            "sample_index": Path("samples"),
+            "input_path": source,
+            "output_path": "out.nc",
+            "feature_index": "features",
+            "sample_index": "samples",
             **flags,
         }  # type: ignore[arg-type]
     )
     generate_netcdf(options, said.append)
     return [re.sub(r"\d+\.\d+", "<t>", line) for line in said]
+
+
+def command(*flags: str) -> Result:
+    """The command itself, by the flags that are required and `flags`."""
+    given = ["-i", "in.txt", "-o", "out.nc", "-d", "gl_input", "-f", "features", "-s", "samples"]
+    return CliRunner().invoke(app, ["generate-netcdf", *flags, *given])
 
 
 def index(name: str) -> set[str]:
@@ -168,9 +177,6 @@ def test_a_folder_is_read_in_byte_order_hidden_files_first_and_later_rows_win():
     assert said[4:8] == ["Indexing 3 files", *(f"\tIndexing file: folder/{name}" for name in (".h", "B", "b"))]
     assert index("features") == {"f0\t0", "f1\t1", "f2\t2"}
     assert rows() == [[0], [2], [1]]
-    (Path("folder") / "nested").mkdir()
-    with pytest.raises(DataError, match="folder/nested: is a directory"):
-        convert(source="folder", create=True)
 
 
 def test_a_progress_line_comes_with_every_ten_thousandth_sample():
@@ -196,18 +202,159 @@ def test_a_rated_item_whose_name_would_part_text_is_refused_not_split(item: str)
     assert not Path("out.nc").exists()
 
 
+def test_the_path_of_a_folder_is_told_as_it_was_typed():
+    Path("folder").mkdir()
+    (Path("folder") / "a").write_text("s\tf\n")
+    assert "\tIndexing file: ./folder/a" in convert(source="./folder/", create=True)
+    assert "Exported ./features with 1 entries." in convert(source="folder", create=True, feature_index="./features")
+
+
+def test_a_folder_in_a_folder_ends_it_when_its_turn_comes():
+    (Path("in.txt") / "b").mkdir(parents=True)
+    (Path("in.txt") / "a").write_text("bad\n")
+    done = command("-c")
+    assert done.output.splitlines()[4:] == [
+        "Indexing 2 files",
+        "\tIndexing file: in.txt/a",
+        "Warning: Skipping over malformed line (bad) at line 1",
+        "\tIndexing file: in.txt/b",
+        "Error: Is a directory",
+    ]
+    assert done.exit_code == 1
+    assert not Path("samples").exists()
+
+
+def test_an_empty_folder_is_an_empty_dataset():
+    Path("folder").mkdir()
+    assert "Indexing 0 files" in convert(source="folder", create=True)
+    with netCDF4.Dataset("out.nc") as file:
+        assert file.dimensions["examplesDim0"].isunlimited()
+
+
+def test_line_numbers_begin_again_in_each_file():
+    Path("folder").mkdir()
+    for name in ("a", "b"):
+        (Path("folder") / name).write_text("s\tf\nbad\n")
+    said = convert(source="folder", create=True)
+    assert said.count("Warning: Skipping over malformed line (bad) at line 2") == 2
+
+
+def test_an_index_is_stored_though_it_is_beyond_the_width():
+    Path("features").write_text("f1\t900\nf2\t-1\n")
+    convert("a\tf1:f2:f3\n", merge=True)
+    assert rows() == [[900, 4294967295, 2]]
+    assert attribute("width0") == 128
+    assert index("features") == {"f1\t900", "f2\t4294967295", "f3\t2"}
+
+
+def test_features_that_share_an_index_are_stored_alike():
+    Path("features").write_text("f1\t1\n")
+    convert("a\tf1:f2\n", merge=True)
+    assert rows() == [[1, 1]]
+
+
+def test_fixed_features_write_no_feature_index_and_new_samples_are_added():
+    Path("features").write_text("f1\t0\nf2\t1\n")
+    Path("in.txt").write_text("b\tf9:f2\na\tf1,2\nb\t\n")
+    done = command("-t", "analog")
+    assert re.sub(r"\d+\.\d+ secs", "<t> secs", done.output).splitlines() == [
+        "Generating dataset of type: analog",
+        "Will create a new samples index file: samples",
+        "Loading feature index from: features",
+        "Number of lines processed: 2",
+        "Number of entries added to index: 2",
+        "Indexing 1 files",
+        "\tIndexing file: in.txt",
+        "Exported samples with 2 entries.",
+        "Raw max index is: 2",
+        "Rounded up max index to: 128",
+        "Created NetCDF file out.nc for dataset gl_input",
+        "Total time for generating NetCDF: <t> secs. ",
+    ]
+    assert done.exit_code == 0
+    assert rows() == [[], [0]]
+
+
+def test_bytes_that_are_no_utf8_are_told_as_they_are():
+    Path("in.txt").write_bytes(b"b\xe9d\n")
+    assert b"malformed line (b\xe9d) at line 1\n" in command("-c").stdout_bytes
+
+
 @pytest.mark.parametrize(
-    ("flags", "error", "expected"),
+    ("files", "flags", "last"),
     [
-        ({"create": True, "merge": True}, SettingsError, "Cannot create"),
-        ({"create": True, "kind": "x"}, SettingsError, r"Unknown dataset type \[x\]"),
-        ({"create": True, "dataset_name": "d\udcff"}, SettingsError, "-d 'd"),
-        ({}, DataError, "features: Cannot find a valid feature index file"),
-        ({"merge": True}, DataError, "features: Cannot find a valid feature index file"),
-        ({"create": True, "input_path": Path("gone")}, DataError, "gone: not found"),
-        ({"create": True, "output_path": Path("no/out.nc")}, DataError, r"no/out\.nc: cannot be written"),
+        ({}, ["-c"], "Error: in.txt not found."),
+        ({"in.txt": "a\tf\n"}, [], "Error: Cannnot find a valid feature index file: features"),
+        ({"in.txt": "a\tf\n"}, ["-m"], "Error: Cannnot find a valid feature index file: features"),
+        (
+            {"in.txt": "a\tf\n"},
+            ["-c", "-t", "x"],
+            "Error: Unknown dataset type [x]. Please select one of {indicator,analog}",
+        ),
+        ({"samples": "a\t0\n\n"}, ["-c"], "Error: line 2 contains invalid data"),
+        ({"features": "f\t0\t1\n"}, ["-m"], "Error: line 1 contains invalid data"),
+        (
+            {"samples": "a\t0\na\t1\n"},
+            ["-c"],
+            "Error: Number of entries added to index not equal to number of lines processed",
+        ),
+        ({"in.txt": "a\tf,1e39\n"}, ["-c"], "Error: in.txt:1: value '1e39' of feature 'f' is out of range"),
     ],
 )
-def test_what_cannot_be_done_is_one_error(flags: dict[str, object], error: type[TrainerError], expected: str):
-    with pytest.raises(error, match=expected):
-        convert("a\tf\n", **flags)
+def test_what_cannot_be_done_ends_with_the_originals_words(files: dict[str, str], flags: list[str], last: str):
+    for name, text in files.items():
+        Path(name).write_text(text)
+    done = command(*flags)
+    assert done.output.splitlines()[-1] == last
+    assert done.stderr == f"{last}\n"
+    assert done.exit_code == 1
+    assert not Path("out.nc").exists()
+
+
+def test_creating_and_merging_at_once_is_refused_with_the_usage():
+    done = command("-c", "-m")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(
+        "Error: Cannot create (-c) and update existing (-u) feature index. Please select only one.\nUsage: "
+    )
+
+
+def test_a_repeated_name_is_found_after_the_counts():
+    Path("samples").write_text("a\t0\na\t1\n")
+    assert command("-c").output.splitlines()[-3:-1] == [
+        "Number of lines processed: 2",
+        "Number of entries added to index: 1",
+    ]
+
+
+def test_an_index_that_is_no_file_cannot_be_opened():
+    Path("samples").mkdir()
+    assert command("-c").stderr == "Error: Failed to open index file\n"
+
+
+@pytest.mark.parametrize("output", ["no/out.nc", ".", "", "pipe"])
+def test_index_files_are_written_though_the_netcdf_cannot_be(output: str):
+    os.mkfifo("pipe")
+    with pytest.raises(InputError, match="cannot be written"):
+        convert("a\tf\n", create=True, output_path=output)
+    assert index("features") == {"f\t0"}
+    assert index("samples") == {"a\t0"}
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300])
+def test_a_path_that_is_no_file_is_not_found(name: str):
+    with pytest.raises(InputError, match=f"^{name} not found\\.$"):
+        convert(create=True, source=name)
+
+
+def test_a_dataset_is_named_in_utf8():
+    convert("a\tf\n", create=True, dataset_name="naïve 🎬")
+    assert attribute("name0") == "naïve 🎬"
+    with pytest.raises(InputError, match="-d 'd"):
+        convert("a\tf\n", create=True, dataset_name="d\udcff")
+
+
+@pytest.mark.parametrize("text", ["1,2,3\na\tf\n", "a\tb\t3\n"])
+def test_text_that_begins_like_a_table_is_text_unless_its_name_ends_like_one(text: str):
+    convert(text, create=True)
+    assert index("samples") == {"a\t0"}

@@ -1,0 +1,438 @@
+"""What is fuzzed: for each reader of the trainer whole files to begin with, how they are changed, and what is done
+with a changed one. A reader may take it or raise a `TrainerError`; anything else is a finding.
+"""
+
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from fuzz_mutations import mutated, mutated_json
+from fuzz_netcdf import restructured
+from netcdf_files import by_hand, one_hot, small_dataset
+
+from trainer import network_names as words
+from trainer.cdl import read_cdl
+from trainer.data.batches import input_batches
+from trainer.data.features import load_index, read_index
+from trainer.data.load import load_data
+from trainer.data.movielens import is_ratings, read_ratings
+from trainer.data.netcdf import Dataset, read_datasets, write_dataset, write_datasets
+from trainer.data.text import Reading, convert_text, read_filter
+from trainer.dense import DenseDataset
+from trainer.flags import Names, scan
+from trainer.jsontree import read_json
+from trainer.network import parameter_count, read_network, resolve_shapes
+from trainer.network_file import read_network_file, write_network
+from trainer.network_types import AUTO, NetworkSpec
+from trainer.shapes import bias_size, weight_shape
+from trainer.sparse import FeatureIndex, SparseDataset
+from trainer.weights import Connection, Normalization, Weights
+
+ROOT = Path(__file__).parents[1]
+Attempt = Callable[[], object]
+Make = Callable[[Random], tuple[bytes, str]]
+"""A changed file, and what was changed where that can be said."""
+
+_TITLES_AFTER = b"\x1e"
+_TITLES = b'movieId,title,genres\n10,Ten (1990),Drama\n11,"Eleven, the",Comedy\n'
+_TEXTS = (
+    b"alice\ta:b:c\nbob\tb:d\ncarol\ta,0.5:d,2\n",
+    b"1\t10:11:12\n2\t11,5:12,-1e-3:13,0x1.8p3\n\n3\t\n1\t13\n",
+    b"u1\ta,1,2:b,:c\nmalformed\nu2\t:a::b:\r\n\t x\n",
+    "größe\tä,1:ö,inf\n\udcff\t\udcfe:é,nan\n".encode("utf-8", "surrogateescape"),
+)
+_TEXT_TOKENS = (
+    b"\t",
+    b"\n",
+    b":",
+    b",",
+    b"\r",
+    b"\0",
+    b" ",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"a",
+    b"bob\ta:b\n",
+    b",1e999",
+    b"\xe2\x80\xa8",
+)
+_INDEXES = (b"a\t0\nb\t1\nc\t2\n", b"x\t-1\ny\t 007z\nz\t4294967296\n", b"one\t\ntwo\t2\t\n", "é\t5\n".encode())
+_RATINGS = (
+    b"userId,movieId,rating,timestamp\n1,10,4.0,964982703\n1,11,3.5,964981247\n2,10,5,0\n",
+    b"1\t10\t4\t881250949\n2\t11\t3\t891717742\n2\t10\t1\t878887116\n",
+    b"1::10::5::978300760\n1::11::3::978302109\n",
+    b'user,item,rating\n"a, b","say ""x""",1\nc,d,2\n' + _TITLES_AFTER + _TITLES,
+    b"alice\ta:b:c\nbob\tb:d\n",
+)
+_RATINGS_TOKENS = (
+    *(
+        b",",
+        b"\t",
+        b"::",
+        b"|",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b'"',
+        b'""',
+        b'"\n',
+        b"\0",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"user,item,rating\n",
+    ),
+    *(_TITLES_AFTER, b"1,10,", b"-0", b"1e5", b"nan", b"\xc2\xa0", b" ", b"#"),
+)
+_TABLES = ("ratings.csv", "u.data", "ratings.dat", "table.csv", "samples.txt")
+_TITLES_OF = {"u.data": "u.item", "ratings.dat": "movies.dat"}
+_JSON_TOKENS = (
+    *(
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"',
+        b"\\",
+        b",",
+        b":",
+        b"/*",
+        b"*/",
+        b"//",
+        b"null",
+        b"true",
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+    ),
+    *(b'"\\ud800"', b'\\"', b'{"a":', b"\xef\xbb\xbf", b"\xff", b"\0", b"\n", b'"auto"', b"9" * 500, b"9" * 5000),
+)
+_CASES = sorted((ROOT / "tests" / "cases" / "networks").glob("*.json"))
+_GRAPHS = sorted((ROOT / "tests" / "cases" / "fuzz").glob("*.json"))
+_NETWORKS = [*_GRAPHS, *sorted((ROOT / "configs" / "networks").glob("*.json"))]
+_CDLS = [ROOT / "tests" / "cases" / "fuzz" / "train.cdl"]
+_SIDES: Sequence[tuple[int, ...]] = ((7,), (21,), (128,), (4, 3), (5, 4, 2))
+_JSON_VALUES: Sequence[Any] = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        2,
+        3,
+        21,
+        -1,
+        0.5,
+        1e-46,
+        1e39,
+        1e308,
+        float("inf"),
+        10**400,
+        2**31 - 1,
+        2**31,
+        2**63,
+        -(2**70),
+    ),
+    *(
+        "",
+        "auto",
+        "x" * 500,
+        "\ud800",
+        "\0",
+        "größe",
+        "1",
+        [],
+        {},
+        [[]],
+        [1, 2],
+        [0],
+        [3, 3, 3, 3, 3],
+        {"p": 0.5},
+        {"k": 0},
+    ),
+    *(*words.NETWORK_KEYS, *words.NETWORK_SYNONYMS, *words.LAYER_KEYS, *words.LAYER_KINDS, *words.LAYER_TYPES),
+    *(
+        *words.FUNCTIONS,
+        *words.ACTIVATIONS,
+        *words.ERROR_FUNCTIONS,
+        words.MULTINOMIAL,
+        *words.SCHEMES,
+        *words.OPTIMIZERS,
+    ),
+    *("Predict", "Validate", "Words", "Code", "Maps", "Input", "words", "Convolutional", "Cosine"),
+)
+_VALUED = frozenset({"-d", "-i", "-o", "-b", "-lambda", "-lambda1", "--seed", "--run-dir"})
+_SWITCHES = frozenset({"-c", "-m", "-h", "--keep", "--drop", "--help"})
+_NAMES = Names(_VALUED, _SWITCHES, {name: name.strip("-") for name in (*_VALUED, *_SWITCHES)})
+_ARGUMENTS = (
+    *_VALUED,
+    *_SWITCHES,
+    "--seed=3",
+    "--keep=1",
+    "--",
+    "-",
+    "",
+    "value",
+    "-5",
+    "--sede",
+    "-b8",
+    "\udcff",
+    "=",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A reader; `prepare` gets a folder that stays and answers how changed files are made."""
+
+    name: str
+    prepare: Callable[[Path], Make]
+    attempts: Callable[[bytes, Path], Sequence[Attempt]]
+    """What is done with a changed file, each on its own; the folder is for the file to lie in."""
+    in_c: bool = False
+    """A C library reads it: a damaged file may end the process, and making one smaller byte by byte is idle."""
+
+
+def _of(seeds: Sequence[bytes], tokens: Sequence[bytes]) -> Callable[[Path], Make]:
+    return lambda _: lambda rng: (mutated(rng, seeds, tokens), "")
+
+
+def _text(data: bytes, folder: Path) -> Sequence[Attempt]:
+    path, way = _written(folder / "samples.txt", data), zlib.crc32(data)
+    known = FeatureIndex({"a": 0, "b": 1, "c": 5, "11": 4_000_000_000}) if way & 1 else None
+    samples = FeatureIndex({"bob": 0, "alice": 1, "1": 2}) if way & 2 else None
+    reading = Reading(update=bool(way & 4), analog=bool(way & 8), strict=bool(way & 16))
+    dense = FeatureIndex({"a": 0, "b": 1, "11": 2, "": 3})
+    return (
+        lambda: convert_text(path, name="samples", features=known, samples=samples, reading=reading),
+        lambda: _use(convert_text(path, name="samples", samples=samples, reading=reading).dataset),
+        lambda: read_filter(path, features=dense, samples=samples or FeatureIndex({"u1": 0, "u2": 1})),
+    )
+
+
+def _index(data: bytes, folder: Path) -> Sequence[Attempt]:
+    path = _written(folder / "index.txt", data)
+    return (lambda: read_index(path), lambda: load_index(path, lambda _: None))
+
+
+def _ratings(data: bytes, folder: Path) -> Sequence[Attempt]:
+    table = folder / _TABLES[zlib.crc32(data) % len(_TABLES)]
+    ratings, found, titles = data.partition(_TITLES_AFTER)
+    _written(table, ratings)
+    if found:
+        _written(folder / _TITLES_OF.get(table.name, "movies.csv"), titles)
+    return (
+        lambda: _use(load_data(table).dataset),
+        lambda: _use(load_data(folder).dataset),
+        lambda: is_ratings(table) and read_ratings(table, analog=True),
+    )
+
+
+def _json_maker(whole: Sequence[Path], more: Sequence[Path] = ()) -> Callable[[Path], Make]:
+    """Files changed byte by byte, those that are `whole` as trees, too."""
+
+    def prepare(_: Path) -> Make:
+        texts = [path.read_bytes() for path in (*whole, *more)]
+        trees = [read_json(path).value for path in whole]
+
+        def make(rng: Random) -> tuple[bytes, str]:
+            if rng.random() < 0.5:
+                return mutated(rng, texts, _JSON_TOKENS), ""
+            text = mutated_json(rng, trees, _JSON_VALUES)
+            return (text if rng.random() < 0.8 else mutated(rng, [text], _JSON_TOKENS)), ""
+
+        return make
+
+    return prepare
+
+
+def _network(data: bytes, folder: Path) -> Sequence[Attempt]:
+    path, way = _written(folder / "network.json", data), zlib.crc32(data)
+
+    def resolved() -> None:
+        spec = read_network(path)
+        shapes = {one.dataset: _SIDES[way % len(_SIDES)] if one.shape is AUTO else one.sides for one in spec.layers}
+        spec = resolve_shapes(spec, shapes)
+        assert parameter_count(spec) >= 0
+        assert len(spec.connections) == sum(len(one.sources) for one in spec.layers if one.type.name != "POOLING")
+
+    return (lambda: read_network(path, strict_dsstne=True), resolved)
+
+
+def _cdl(data: bytes, folder: Path) -> Sequence[Attempt]:
+    path = _written(folder / "train.cdl", data)
+    return (lambda: read_cdl(path),)
+
+
+def _flags_maker(_: Path) -> Make:
+    return lambda rng: ("\n".join(rng.choices(_ARGUMENTS, k=rng.randrange(9))).encode("utf-8", "surrogateescape"), "")
+
+
+def _flags(data: bytes, _: Path) -> Sequence[Attempt]:
+    arguments = data.decode("utf-8", "surrogateescape").split("\n")
+    return (lambda: scan(arguments, _NAMES),)
+
+
+def _files_maker(write: Callable[[Path], Sequence[Path]]) -> Callable[[Path], Make]:
+    """Files changed byte by byte or in their structure."""
+
+    def prepare(folder: Path) -> Make:
+        files = write(folder)
+        contents = [path.read_bytes() for path in files]
+
+        ready: list[tuple[bytes, str]] = []
+
+        def make(rng: Random) -> tuple[bytes, str]:
+            if rng.random() < 0.4:
+                return mutated(rng, contents, ()), ""
+            while not ready:
+                ready.extend(restructured(rng, files, folder))
+            data, note = ready.pop()
+            return (data, note) if rng.random() < 0.9 else (mutated(rng, [data], ()), f"{note}; then bytes")
+
+        return make
+
+    return prepare
+
+
+def _dataset_files(folder: Path) -> Sequence[Path]:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    weights, rows = np.array([0.5, 1, 2], np.float32), np.array([2, 0, 1])
+    plain = small_dataset()
+    dense = DenseDataset("dense", (4,), values)
+    stored: Sequence[Dataset] = (
+        *(plain, small_dataset(analog=True), replace(plain, weights=weights), replace(plain, rows=rows)),
+        *(replace(plain, sides=(8, 4, 4), ignore_zero=True, rows=rows, weights=weights), dense),
+        *(replace(dense, sides=(2, 2), values=values.astype(np.float64), rows=rows), replace(dense, weights=weights)),
+        *(replace(dense, values=values.astype(one)) for one in (np.int32, np.uint32, np.int64)),
+        replace(dense, values=values.astype(np.uint8), divisor=256.0, input_offset=-0.5),
+        replace(dense, values=values.astype(np.int8), divisor=128.0),
+        replace(dense, values=np.array([0, 3, 1]), one_hot=True),
+    )
+    for number, dataset in enumerate(stored):
+        write_dataset(dataset, folder / f"{number}.nc") if isinstance(dataset, SparseDataset) else write_datasets(
+            folder / f"{number}.nc", [dataset]
+        )
+    write_datasets(folder / "two.nc", [plain, replace(dense, weights=weights)])
+    one_hot(folder / "classes.nc", [0, 3, 1], dataWeight=weights)
+    head = {"name": "old", "attributes": 3, "dataType": 0, "dimensions": 1, "width": 128}
+    offsets = {
+        "sparseStart": ("examplesDim", np.array([0, 2], ">u8")),
+        "sparseEnd": ("examplesDim", np.array([2, 3], ">u8")),
+    }
+    indices = {"sparseIndex": ("sparseDataDim", np.array([1, 5, 7], ">u4"))}
+    by_hand(folder / "old.nc", head, {"examplesDim": 2, "sparseDataDim": 3}, offsets | indices)
+    return sorted(folder.glob("*.nc"))
+
+
+def _datasets(data: bytes, folder: Path) -> Sequence[Attempt]:
+    path = _written(folder / "data.nc", data)
+
+    def read() -> None:
+        for dataset in read_datasets(path).values():
+            _use(dataset)
+
+    return (read,)
+
+
+def _network_files(folder: Path) -> Sequence[Path]:
+    for number, path in enumerate(_GRAPHS):
+        spec = read_network(path)
+        spec = resolve_shapes(spec, {one.dataset: (21,) if one.shape is AUTO else one.sides for one in spec.layers})
+        write_network(folder / f"{number}.nc", spec, _some_weights(spec))
+    return sorted(folder.glob("*.nc"))
+
+
+def _some_weights(spec: NetworkSpec) -> Weights:
+    def some(*shape: int) -> Any:
+        return np.full(shape, 0.5, np.float32)
+
+    return Weights(
+        tuple(
+            Connection(
+                some(*weight_shape(one.source, one.target)) if one.owner == n else None, some(bias_size(one.target))
+            )
+            for n, one in enumerate(spec.connections)
+        ),
+        {one.name: Normalization(*some(4, bias_size(one))) for one in spec.layers if one.batch_normalization},
+        {one.name: Normalization(*some(2, one.width)) for one in spec.layers if one.layer_normalization},
+    )
+
+
+def _network_file(data: bytes, folder: Path) -> Sequence[Attempt]:
+    path = _written(folder / "gl.nc", data)
+
+    def read() -> None:
+        spec, weights = read_network_file(path)
+        for n, (one, its) in enumerate(zip(spec.connections, weights.connections, strict=True)):
+            wanted = weight_shape(one.source, one.target) if one.owner == n else None
+            assert wanted == (None if its.kernel is None else its.kernel.shape)
+            assert its.bias.shape == (bias_size(one.target),)
+
+    return (read,)
+
+
+def _checkpoint_maker(folder: Path) -> Make:
+    from trainer.checkpoint import save
+
+    for step in (1, 2):
+        save(folder, step, {"kernel": np.arange(6, dtype=np.float32)}, about={"epoch": step})
+    index = (folder / "2" / "index.json").read_bytes()
+    return lambda rng: (mutated(rng, [index], _JSON_TOKENS), "")
+
+
+def _checkpoint(data: bytes, folder: Path) -> Sequence[Attempt]:
+    """The index of the last checkpoint or one of its files is changed: the one before is the last good one, unless
+    nothing was. Beside them lie things that are called as checkpoints are.
+    """
+    from trainer.checkpoint import latest
+
+    shutil.copytree(folder.parent / "prepared", folder / "saved")
+    files = sorted(path for path in (folder / "saved" / "2").rglob("*") if path.is_file())
+    path = files[zlib.crc32(data) % len(files)] if zlib.crc32(data) & 1024 else folder / "saved" / "2" / "index.json"
+    is_as_it_was = path.read_bytes() == data
+    path.write_bytes(data)
+    (folder / "saved" / "3").mkdir()
+    (folder / "saved" / "4").write_bytes(data)
+    (folder / "saved" / "٥").mkdir()
+
+    def read() -> None:
+        found = latest(folder / "saved")
+        assert found is not None
+        assert found.step == (2 if is_as_it_was else 1)
+
+    return (read,)
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def _use(dataset: Dataset) -> None:
+    """Make batches of what was accepted."""
+    if dataset.samples and dataset.width <= 1 << 16 and dataset.samples <= 1 << 16:
+        for _ in islice(input_batches({"Input": dataset}, batch_size=4), 3):
+            pass
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("text", _of(_TEXTS, _TEXT_TOKENS), _text),
+        Target("index", _of(_INDEXES, _TEXT_TOKENS), _index),
+        Target("ratings", _of(_RATINGS, _RATINGS_TOKENS), _ratings),
+        Target("network", _json_maker(_NETWORKS, _CASES), _network),
+        Target("cdl", _json_maker(_CDLS), _cdl),
+        Target("flags", _flags_maker, _flags),
+        Target("datasets", _files_maker(_dataset_files), _datasets, in_c=True),
+        Target("network_file", _files_maker(_network_files), _network_file, in_c=True),
+        Target("checkpoint", _checkpoint_maker, _checkpoint),
+    )
+}
