@@ -139,7 +139,7 @@ def _repeat(rng: Random, data: bytearray, tokens: Sequence[bytes]) -> None:
     """Much of the same, as finds what takes the square of a length."""
     place = _spot(rng, data)
     token = (rng.choice(tokens) if tokens else b"") or b"\0"
-    times = LARGEST // len(token) if rng.random() < 0.02 else rng.choice((2, 10, 300))
+    times = LARGEST // len(token) if rng.random() < 0.02 else rng.choice((2, 10, 300, 3000))
     data[place:place] = (token * times)[:LARGEST]
 
 

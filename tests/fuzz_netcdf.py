@@ -51,6 +51,7 @@ _ENTRIES: Sequence[float] = (
     np.nan,
     np.inf,
 )
+_ACROSS = ("width", "height", "Nx")
 _CONVENTIONS = ("scale_factor", "add_offset", "_Unsigned", "missing_value", "valid_min", "valid_range", "units")
 
 
@@ -223,12 +224,11 @@ def _resize(rng: Random, contents: Contents) -> str:
 
 def _resize_all(rng: Random, contents: Contents) -> str:
     """Everything equally long: absurd sizes that agree."""
-    size = rng.choice(_SIZES)
+    size, side = rng.choice(_SIZES), rng.choice((1, 1, (1 << 16) + 1, (1 << 31) - 1))
     contents.dimensions = dict.fromkeys(contents.dimensions, size)
-    widths = [name for name in contents.attributes if name.rstrip("0123456789") in ("width", "height")]
-    for name in widths:
-        contents.attributes[name] = np.uint32(1)
-    return f"all dimensions are {size}"
+    sides = [name for name in contents.attributes if name.rpartition("_")[2].rstrip("0123456789") in _ACROSS]
+    contents.attributes.update(dict.fromkeys(sides, np.uint32(side)))
+    return f"all dimensions are {size}, the sides {side}"
 
 
 def _variable(rng: Random, contents: Contents) -> tuple[str, Variable]:

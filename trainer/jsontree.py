@@ -40,8 +40,17 @@ class Node:
             child = Node(self.value[key], f"{self.path}.{key}", self.file)
             if key.lower() not in canonical:
                 raise child.fail(f"unknown key{_did_you_mean(key, [*names, *(synonyms or {})])}")
-            found[canonical[key.lower()]] = child
+            name = canonical[key.lower()]
+            found[name] = child.over(found[name]) if name in found else child
         return Members(found)
+
+    def over(self, other: "Node") -> "Node":
+        """This value, given after `other` for the same key: of two objects the members of both count."""
+        if not isinstance(self.value, dict) or not isinstance(other.value, dict):
+            return self
+        own = {key.lower() for key in self.value}
+        kept = {key: value for key, value in other.value.items() if key.lower() not in own}
+        return Node({**kept, **self.value}, self.path, self.file)
 
     def items(self) -> "list[Node]":
         """The elements of this array; a value that is no array counts as an array of one."""

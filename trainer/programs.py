@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import jax
@@ -164,8 +165,13 @@ def predict_files(files: PredictFiles, options: PredictOptions, *, say: Say) -> 
             feature_names=names.names(),
             sample_names=samples.names(),
         )
+    predicted = _Predicted(rows, options.batch_size, say)
     say(f"Writing to {files.result}")
-    write_recommendations(files.result, rows, score_format=score_format)
+    before = time.monotonic()
+    write_recommendations(files.result, iter(predicted), score_format=score_format)
+    writing = time.monotonic() - before - predicted.seconds
+    say(f"Time Elapsed for Filtering and selecting Top {options.k} recs: {predicted.seconds:f}")
+    say(f"Time Elapsed for Writing to file: {writing:f}")
     say(f"Total time for Generating recs for {len(samples)} was {time.monotonic() - started:f}")
 
 
@@ -179,6 +185,25 @@ def other_inputs(given: Sequence[str]) -> dict[str, tuple[Path, Path]]:
             raise SettingsError(f"--also {text}: DATASET=SAMPLES,FEATURES is wanted")
         found[name] = (Path(samples), Path(features))
     return found
+
+
+class _Predicted:
+    """Samples as they are predicted, told of batch by batch, and the seconds that took."""
+
+    def __init__(self, samples: Iterator[Ranked], batch_size: int, say: Say) -> None:
+        self._samples, self._batch_size, self._say = samples, batch_size, say
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Ranked]:
+        for position in count():
+            if position % self._batch_size == 0:
+                self._say(f"Predicting from position {position}")
+            before = time.monotonic()
+            sample = next(self._samples, None)
+            self.seconds += time.monotonic() - before
+            if sample is None:
+                return
+            yield sample
 
 
 def _input_layers(spec: NetworkSpec, files: PredictFiles) -> dict[str, LayerSpec]:

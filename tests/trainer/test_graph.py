@@ -76,18 +76,19 @@ def on_mesh(spec: NetworkSpec, given: dict[str, Given], shape: tuple[int, int]) 
 
 
 @cache
-def one_step(graph: Callable[[], NetworkSpec]) -> tuple[float, Weights]:
+def one_step(graph: Callable[[], NetworkSpec], shape: tuple[int, int] = ON) -> tuple[float, Weights]:
     spec = graph()
-    reports, state = stepped(spec, ON)
+    reports, state = stepped(spec, shape)
     return float(reports[0].loss_sum), weights_of(state, spec)
 
 
+@pytest.mark.parametrize("shape", MESHES, ids=str)
 @pytest.mark.parametrize("graph", [branching, spatial])
-def test_every_layer_says_what_the_specification_says(graph: Callable[[], NetworkSpec]) -> None:
-    spec, mesh = graph(), mesh_of(ON)
+def test_every_layer_says_what_the_specification_says(graph: Callable[[], NetworkSpec], shape: tuple[int, int]) -> None:
+    spec, mesh = graph(), mesh_of(shape)
     given, weights = given_to(spec), random_weights(spec)
-    params, statistics = from_weights(spec, weights, shards=ON[1])
-    inputs, _ = on_mesh(spec, given, ON)
+    params, statistics = from_weights(spec, weights, shards=shape[1])
+    inputs, _ = on_mesh(spec, given, shape)
     with jax.set_mesh(mesh):
         said, _ = jax.jit(forward_function(spec, mesh))(params, statistics, inputs, None)
     oracle = Oracle(spec, weights, given, training=False)
@@ -122,6 +123,17 @@ def test_every_gradient_is_the_finite_difference(graph: Callable[[], NetworkSpec
             # Of a matrix that is used n times, the mean over its uses (spec 5.5).
             slope = (up - down) / (2.0 * size) / users
             np.testing.assert_allclose(old[place] - new[place], slope, rtol=1e-3, atol=5e-6, err_msg=f"{path} {place}")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 8)], ids=str)
+@pytest.mark.parametrize("graph", [branching, spatial])
+def test_a_step_of_every_layer_is_the_same_on_every_mesh(
+    graph: Callable[[], NetworkSpec], shape: tuple[int, int]
+) -> None:
+    (loss, weights), (expected, same) = one_step(graph, shape), one_step(graph)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    for path, here, there in arrays_of(weights, same):
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=2e-5, err_msg=str(path))
 
 
 OTHER_MESHES = [shape for shape in MESHES if shape != (1, 1)]

@@ -45,3 +45,12 @@ def test_numbers_and_truth_values_stand_for_each_other(tmp_path: Path) -> None:
     assert not members.flag("no", True)
     assert members.number("one", 0.0) == 1.0
     assert members.flag("absent", True)
+
+
+def test_of_two_spellings_of_an_object_the_members_of_both_count(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text('{"Both": {"one": 1, "Two": 2}, "both": {"ONE": 3}, "Other": 4, "other": 5}')
+    members = read_json(path).members(["Both", "Other"])
+    found = members.nodes["Both"].members(["one", "two"])
+    assert (found.number("one", 0), found.number("two", 0)) == (3, 2)
+    assert members.number("Other", 0) == 5

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,8 @@ from trainer.network_file import read_network_file
 from trainer.sparse import SparseDataset
 
 FEATURES = 12
+ROOT = Path(__file__).parents[2]
+RATINGS = ROOT.parent / "shared/data/ml-latest-small/ratings.csv"
 
 
 @pytest.fixture(autouse=True)
@@ -342,16 +346,22 @@ predict -b 256 -d gl -i features_input -o features_output -k 10 -n gl.nc -f ml -
 """
 
 
+def run_script(folder: Path) -> str:
+    """What the script says, run in `folder`."""
+    Path("trainer").mkdir()  # a folder of this name is not the program
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache of mine"), "XLA_FLAGS": ""}
+    script = SCRIPT.format(python=sys.executable)
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_dsstnes_sample_script_runs_unchanged_under_its_own_names(folder: Path) -> None:
     lines = [f"u{n}\t{':'.join(f'f{f},97881{f:04}' for f in row)}\n" for n, row in enumerate(BOARD)]
     Path("ml").write_text("".join(lines))
     write_network(Path("config.json"))
-    Path("trainer").mkdir()  # a folder of this name is not the program
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": ""}
-    script = SCRIPT.format(python=sys.executable)
-    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Train will use configuration file: config.json" in done.stdout
+    said = run_script(folder)
+    assert "Train will use configuration file: config.json" in said
     recs = Path("recs").read_text().splitlines()
     assert len(recs) == SAMPLES
     for n, line in enumerate(recs):
@@ -362,3 +372,22 @@ def test_dsstnes_sample_script_runs_unchanged_under_its_own_names(folder: Path) 
         assert sorted(listed) == sorted(f"f{f}" for f in range(FEATURES) if f not in BOARD[n])
     with netCDF4.Dataset("gl.nc") as file:
         assert file.getncattr("layers") == 3
+
+
+@pytest.mark.skipif(not RATINGS.is_file(), reason="../shared/data/ml-latest-small is not here")
+def test_the_sample_runs_on_real_ratings_and_lists_ten_unseen_films_for_everyone(folder: Path) -> None:
+    seen: dict[str, list[str]] = {}
+    for line in RATINGS.read_text().splitlines()[1:]:
+        user, film, _, timestamp = line.split(",")
+        seen.setdefault(user, []).append(f"{film},{timestamp}")
+    Path("ml").write_text("".join(f"{user}\t{':'.join(films)}\n" for user, films in seen.items()))
+    shutil.copy(ROOT / "configs/networks/dsstne-movielens.json", "config.json")
+    run_script(folder)
+    lines = Path("recs").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == list(seen)
+    for line in lines:
+        user, _, items = line.partition("\t")
+        assert re.fullmatch(r"(\d+,\d\.\d{3}:){10}", items)
+        listed = [item.split(",")[0] for item in items.rstrip(":").split(":")]
+        assert len(set(listed)) == 10
+        assert set(listed).isdisjoint(film.split(",")[0] for film in seen[user])
