@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal, get_args
 
 import netCDF4
 import numpy as np
 
-_FORMATS = ("NETCDF4", "NETCDF4_CLASSIC", "NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA")
+Container = Literal["NETCDF4", "NETCDF4_CLASSIC", "NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"]
+_CONTAINERS: Sequence[Container] = get_args(Container)
 _UNWRITABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, OverflowError, OSError, MemoryError)
 """What the library answers to a file that cannot be."""
 
@@ -73,7 +74,7 @@ class Contents:
     attributes: dict[str, Any]
     dimensions: dict[str, int]
     variables: dict[str, Variable]
-    container: str = "NETCDF4"
+    container: Container = "NETCDF4"
     group: str = ""
     """Where the variables stand; empty: at the top."""
 
@@ -285,7 +286,7 @@ def _follow_conventions(rng: Random, contents: Contents) -> str:
 
 
 def _change_container(rng: Random, contents: Contents) -> str:
-    contents.container = rng.choice(_FORMATS)
+    contents.container = rng.choice(_CONTAINERS)
     for name, value in contents.attributes.items():
         if contents.container.startswith("NETCDF3") and isinstance(value, np.unsignedinteger):
             contents.attributes[name] = np.int32(min(int(value), (1 << 31) - 1))

@@ -7,11 +7,14 @@ import re
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from trainer.data.blocks import Block, Plain, read_blocks
+from trainer.data.lookup import Lookup
 from trainer.errors import DataError
 from trainer.filing import read_lines, replacing
 from trainer.sparse import FeatureIndex, SparseDataset
@@ -156,31 +159,58 @@ def _spelled(entry: Path, path: str) -> str:
     return f"{path}{entry.name}" if path.endswith("/") else f"{path}/{entry.name}"
 
 
-@dataclass(slots=True)
+_Row = tuple[Any, Any]
+"""Ids and values of a sample, each a buffer of 4-byte numbers."""
+
+
 class _Parser:
-    features: dict[str, int]
-    samples: dict[str, int]
-    update: bool
-    reading: Reading
-    rows: dict[int, tuple["array[int]", "array[float]"]] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
+    def __init__(self, features: dict[str, int], samples: dict[str, int], *, update: bool, reading: Reading) -> None:
+        self.features, self.samples = features, samples
+        self.update, self.reading = update, reading
+        self.rows: dict[int, _Row] = {}
+        self._lookup = Lookup(features, update=update)
+        self._started = self._last = time.monotonic()
 
     def read(self, path: Path) -> None:
-        last = time.monotonic()
-        for number, line in enumerate(read_lines(path), 1):
+        self._last = time.monotonic()
+        for block in read_blocks(path, values=self.reading.analog):
+            if block.plain is not None:
+                self._add(block.plain)
+            else:
+                self._read_lines(block, path)
+
+    def _add(self, plain: Plain) -> None:
+        ids = self._lookup.find(plain.names)
+        known = ids >= 0
+        ends = np.concatenate([[0], np.cumsum(known)])[plain.ends].tolist()
+        kept = ids[known].astype(np.uint32)
+        values = np.zeros(0, np.float32) if plain.values is None else plain.values[known]
+        start = 0
+        for sample, end in zip(plain.samples, ends, strict=True):
+            self._put(sample, (kept[start:end], values[start:end]))
+            start = end
+
+    def _read_lines(self, block: Block, path: Path) -> None:
+        lines = block.data.decode("utf-8", "surrogateescape").split("\n")[:-1]
+        for number, line in enumerate(lines, block.line + 1):
             if not line:
                 continue
             sample, tab, data = line.partition("\t")
             if not tab:
                 self._malformed(line, path, number)
                 continue
-            self.rows[self.samples.setdefault(sample, len(self.samples))] = self._row(data, path, number)
-            if len(self.samples) % _PROGRESS_EVERY == 0:
-                now = time.monotonic()
-                self.reading.tell(
-                    f"Progress Parsing (Sample {len(self.samples)}, Time {now - last:f}, Total {now - self.started:f})"
-                )
-                last = now
+            # The row first: a sample whose line is refused is not known.
+            self._put(sample, self._row(data, path, number))
+
+    def _put(self, sample: str, row: _Row) -> None:
+        self.rows[self.samples.setdefault(sample, len(self.samples))] = row
+        if len(self.samples) % _PROGRESS_EVERY == 0:
+            now = time.monotonic()
+            self.reading.tell(
+                f"Progress Parsing (Sample {len(self.samples)}, Time {now - self._last:f}, "
+                f"Total {now - self._started:f})"
+            )
+            self._last = now
 
     def result(self, name: str) -> Converted:
         seen = sorted(self.rows)
@@ -274,7 +304,7 @@ def _is_out_of_range(text: str, value: float) -> bool:
 def _dataset(
     name: str,
     features: FeatureIndex,
-    rows: Sequence[tuple["array[int]", "array[float]"]],
+    rows: Sequence[_Row],
     *,
     analog: bool,
     sample_names: Sequence[str] | None,
@@ -282,10 +312,10 @@ def _dataset(
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(ids) for ids, _ in rows], out=indptr[1:])
     empty = np.zeros(0, np.uint32)
-    indices = np.concatenate([empty, *(np.frombuffer(ids, np.uint32) for ids, _ in rows if ids)])
+    indices = np.concatenate([empty, *(np.frombuffer(ids, np.uint32) for ids, _ in rows if len(ids))])
     values = None
     if analog:
-        kept = (np.frombuffer(row, np.float32) for _, row in rows if row)
+        kept = (np.frombuffer(row, np.float32) for _, row in rows if len(row))
         values = np.concatenate([empty.astype(np.float32), *kept])
     return SparseDataset(name, features.width, indptr, indices, values, sample_names, features)
 
