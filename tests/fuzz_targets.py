@@ -14,9 +14,24 @@ from typing import Any
 import numpy as np
 from fuzz_mutations import mutated, mutated_json
 from fuzz_netcdf import restructured
+from fuzz_words import (
+    ARGUMENTS,
+    BROKEN_NETWORKS,
+    CDLS,
+    INDEXES,
+    JSON_TOKENS,
+    JSON_VALUES,
+    NETWORKS,
+    RATINGS,
+    RATINGS_TOKENS,
+    SWITCHES,
+    TEXT_TOKENS,
+    TEXTS,
+    TITLES_AFTER,
+    VALUED,
+)
 from netcdf_files import by_hand, one_hot, small_dataset
 
-from trainer import network_names as words
 from trainer.cdl import read_cdl
 from trainer.data.batches import input_batches
 from trainer.data.features import load_index, read_index
@@ -34,157 +49,14 @@ from trainer.shapes import bias_size, weight_shape
 from trainer.sparse import FeatureIndex, SparseDataset
 from trainer.weights import Connection, Normalization, Weights
 
-ROOT = Path(__file__).parents[1]
 Attempt = Callable[[], object]
 Make = Callable[[Random], tuple[bytes, str]]
 """A changed file, and what was changed where that can be said."""
 
-_TITLES_AFTER = b"\x1e"
-_TITLES = b'movieId,title,genres\n10,Ten (1990),Drama\n11,"Eleven, the",Comedy\n'
-_TEXTS = (
-    b"alice\ta:b:c\nbob\tb:d\ncarol\ta,0.5:d,2\n",
-    b"1\t10:11:12\n2\t11,5:12,-1e-3:13,0x1.8p3\n\n3\t\n1\t13\n",
-    b"u1\ta,1,2:b,:c\nmalformed\nu2\t:a::b:\r\n\t x\n",
-    "größe\tä,1:ö,inf\n\udcff\t\udcfe:é,nan\n".encode("utf-8", "surrogateescape"),
-)
-_TEXT_TOKENS = (
-    b"\t",
-    b"\n",
-    b":",
-    b",",
-    b"\r",
-    b"\0",
-    b" ",
-    b"\xff",
-    b"\xef\xbb\xbf",
-    b"a",
-    b"bob\ta:b\n",
-    b",1e999",
-    b"\xe2\x80\xa8",
-)
-_INDEXES = (b"a\t0\nb\t1\nc\t2\n", b"x\t-1\ny\t 007z\nz\t4294967296\n", b"one\t\ntwo\t2\t\n", "é\t5\n".encode())
-_RATINGS = (
-    b"userId,movieId,rating,timestamp\n1,10,4.0,964982703\n1,11,3.5,964981247\n2,10,5,0\n",
-    b"1\t10\t4\t881250949\n2\t11\t3\t891717742\n2\t10\t1\t878887116\n",
-    b"1::10::5::978300760\n1::11::3::978302109\n",
-    b'user,item,rating\n"a, b","say ""x""",1\nc,d,2\n' + _TITLES_AFTER + _TITLES,
-    b"alice\ta:b:c\nbob\tb:d\n",
-)
-_RATINGS_TOKENS = (
-    *(
-        b",",
-        b"\t",
-        b"::",
-        b"|",
-        b"\n",
-        b"\r",
-        b"\r\n",
-        b'"',
-        b'""',
-        b'"\n',
-        b"\0",
-        b"\xff",
-        b"\xef\xbb\xbf",
-        b"user,item,rating\n",
-    ),
-    *(_TITLES_AFTER, b"1,10,", b"-0", b"1e5", b"nan", b"\xc2\xa0", b" ", b"#"),
-)
 _TABLES = ("ratings.csv", "u.data", "ratings.dat", "table.csv", "samples.txt")
 _TITLES_OF = {"u.data": "u.item", "ratings.dat": "movies.dat"}
-_JSON_TOKENS = (
-    *(
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b'"',
-        b"\\",
-        b",",
-        b":",
-        b"/*",
-        b"*/",
-        b"//",
-        b"null",
-        b"true",
-        b"NaN",
-        b"-Infinity",
-        b"1e999",
-    ),
-    *(b'"\\ud800"', b'\\"', b'{"a":', b"\xef\xbb\xbf", b"\xff", b"\0", b"\n", b'"auto"', b"9" * 500, b"9" * 5000),
-)
-_CASES = sorted((ROOT / "tests" / "cases" / "networks").glob("*.json"))
-_GRAPHS = sorted((ROOT / "tests" / "cases" / "fuzz").glob("*.json"))
-_NETWORKS = [*_GRAPHS, *sorted((ROOT / "configs" / "networks").glob("*.json"))]
-_CDLS = [ROOT / "tests" / "cases" / "fuzz" / "train.cdl"]
 _SIDES: Sequence[tuple[int, ...]] = ((7,), (21,), (128,), (4, 3), (5, 4, 2))
-_JSON_VALUES: Sequence[Any] = (
-    *(
-        None,
-        True,
-        False,
-        0,
-        1,
-        2,
-        3,
-        21,
-        -1,
-        0.5,
-        1e-46,
-        1e39,
-        1e308,
-        float("inf"),
-        10**400,
-        2**31 - 1,
-        2**31,
-        2**63,
-        -(2**70),
-    ),
-    *(
-        "",
-        "auto",
-        "x" * 500,
-        "\ud800",
-        "\0",
-        "größe",
-        "1",
-        [],
-        {},
-        [[]],
-        [1, 2],
-        [0],
-        [3, 3, 3, 3, 3],
-        {"p": 0.5},
-        {"k": 0},
-    ),
-    *(*words.NETWORK_KEYS, *words.NETWORK_SYNONYMS, *words.LAYER_KEYS, *words.LAYER_KINDS, *words.LAYER_TYPES),
-    *(
-        *words.FUNCTIONS,
-        *words.ACTIVATIONS,
-        *words.ERROR_FUNCTIONS,
-        words.MULTINOMIAL,
-        *words.SCHEMES,
-        *words.OPTIMIZERS,
-    ),
-    *("Predict", "Validate", "Words", "Code", "Maps", "Input", "words", "Convolutional", "Cosine"),
-)
-_VALUED = frozenset({"-d", "-i", "-o", "-b", "-lambda", "-lambda1", "--seed", "--run-dir"})
-_SWITCHES = frozenset({"-c", "-m", "-h", "--keep", "--drop", "--help"})
-_NAMES = Names(_VALUED, _SWITCHES, {name: name.strip("-") for name in (*_VALUED, *_SWITCHES)})
-_ARGUMENTS = (
-    *_VALUED,
-    *_SWITCHES,
-    "--seed=3",
-    "--keep=1",
-    "--",
-    "-",
-    "",
-    "value",
-    "-5",
-    "--sede",
-    "-b8",
-    "\udcff",
-    "=",
-)
+_FLAGS = Names(VALUED, SWITCHES, {name: name.strip("-") for name in (*VALUED, *SWITCHES)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +95,7 @@ def _index(data: bytes, folder: Path) -> Sequence[Attempt]:
 
 def _ratings(data: bytes, folder: Path) -> Sequence[Attempt]:
     table = folder / _TABLES[zlib.crc32(data) % len(_TABLES)]
-    ratings, found, titles = data.partition(_TITLES_AFTER)
+    ratings, found, titles = data.partition(TITLES_AFTER)
     _written(table, ratings)
     if found:
         _written(folder / _TITLES_OF.get(table.name, "movies.csv"), titles)
@@ -243,9 +115,9 @@ def _json_maker(whole: Sequence[Path], more: Sequence[Path] = ()) -> Callable[[P
 
         def make(rng: Random) -> tuple[bytes, str]:
             if rng.random() < 0.5:
-                return mutated(rng, texts, _JSON_TOKENS), ""
-            text = mutated_json(rng, trees, _JSON_VALUES)
-            return (text if rng.random() < 0.8 else mutated(rng, [text], _JSON_TOKENS)), ""
+                return mutated(rng, texts, JSON_TOKENS), ""
+            text = mutated_json(rng, trees, JSON_VALUES)
+            return (text if rng.random() < 0.8 else mutated(rng, [text], JSON_TOKENS)), ""
 
         return make
 
@@ -271,12 +143,12 @@ def _cdl(data: bytes, folder: Path) -> Sequence[Attempt]:
 
 
 def _flags_maker(_: Path) -> Make:
-    return lambda rng: ("\n".join(rng.choices(_ARGUMENTS, k=rng.randrange(9))).encode("utf-8", "surrogateescape"), "")
+    return lambda rng: ("\n".join(rng.choices(ARGUMENTS, k=rng.randrange(9))).encode("utf-8", "surrogateescape"), "")
 
 
 def _flags(data: bytes, _: Path) -> Sequence[Attempt]:
     arguments = data.decode("utf-8", "surrogateescape").split("\n")
-    return (lambda: scan(arguments, _NAMES),)
+    return (lambda: scan(arguments, _FLAGS),)
 
 
 def _files_maker(write: Callable[[Path], Sequence[Path]]) -> Callable[[Path], Make]:
@@ -342,7 +214,7 @@ def _datasets(data: bytes, folder: Path) -> Sequence[Attempt]:
 
 
 def _network_files(folder: Path) -> Sequence[Path]:
-    for number, path in enumerate(_GRAPHS):
+    for number, path in enumerate(NETWORKS):
         spec = read_network(path)
         spec = resolve_shapes(spec, {one.dataset: (21,) if one.shape is AUTO else one.sides for one in spec.layers})
         write_network(folder / f"{number}.nc", spec, _some_weights(spec))
@@ -384,7 +256,7 @@ def _checkpoint_maker(folder: Path) -> Make:
     for step in (1, 2):
         save(folder, step, {"kernel": np.arange(6, dtype=np.float32)}, about={"epoch": step})
     index = (folder / "2" / "index.json").read_bytes()
-    return lambda rng: (mutated(rng, [index], _JSON_TOKENS), "")
+    return lambda rng: (mutated(rng, [index], JSON_TOKENS), "")
 
 
 def _checkpoint(data: bytes, folder: Path) -> Sequence[Attempt]:
@@ -425,11 +297,11 @@ def _use(dataset: Dataset) -> None:
 TARGETS = {
     target.name: target
     for target in (
-        Target("text", _of(_TEXTS, _TEXT_TOKENS), _text),
-        Target("index", _of(_INDEXES, _TEXT_TOKENS), _index),
-        Target("ratings", _of(_RATINGS, _RATINGS_TOKENS), _ratings),
-        Target("network", _json_maker(_NETWORKS, _CASES), _network),
-        Target("cdl", _json_maker(_CDLS), _cdl),
+        Target("text", _of(TEXTS, TEXT_TOKENS), _text),
+        Target("index", _of(INDEXES, TEXT_TOKENS), _index),
+        Target("ratings", _of(RATINGS, RATINGS_TOKENS), _ratings),
+        Target("network", _json_maker(NETWORKS, BROKEN_NETWORKS), _network),
+        Target("cdl", _json_maker(CDLS), _cdl),
         Target("flags", _flags_maker, _flags),
         Target("datasets", _files_maker(_dataset_files), _datasets, in_c=True),
         Target("network_file", _files_maker(_network_files), _network_file, in_c=True),

@@ -27,7 +27,9 @@ def activate(layer: LayerSpec, sums: jax.Array) -> jax.Array:
     if live is not None:
         output = jnp.where(live, output, 0.0)
     if layer.activation in (Activation.RELU_MAX, Activation.LINEAR_MAX):
-        return output / jnp.maximum(jnp.abs(output).sum(axis=1, keepdims=True), _SMALLEST_SUM)
+        total = jnp.abs(output).sum(axis=1, keepdims=True)
+        some = total > _SMALLEST_SUM
+        return jnp.where(some, output / jnp.where(some, total, 1.0), 0.0)
     return output
 
 
@@ -54,7 +56,8 @@ def _function(layer: LayerSpec) -> Callable[[jax.Array], jax.Array]:
 
 
 def _negative_part(alpha: float, z: jax.Array) -> jax.Array:
-    return alpha * jnp.expm1(jnp.minimum(z, 0.0))
+    # At 0 the slope is alpha, as DSSTNE has it from the output; a minimum would share the tie.
+    return alpha * jnp.expm1(jnp.where(z > 0, 0.0, z))
 
 
 def dropout(layer: LayerSpec, output: jax.Array, kept: jax.Array) -> jax.Array:

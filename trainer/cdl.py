@@ -66,14 +66,14 @@ def read_cdl(path: Path) -> Cdl:
     and `ShuffleIndices` are taken, as DSSTNE's text promises and its program does not.
     """
     root = read_json(path)
-    _refuse_unknown(root, _KEYS, "Unknown keyword:")
+    _refuse_unknown(root, _KEYS, "*** CDL::Load_JSON: Unknown keyword:  ")
     members = root.members(_KEYS)
     command = _command(root, members)
     data = members.get("Data")
     if data is None or not data.items():
         raise root.fail("CDL::Load_JSON: Data source file is required to be set")
     parameters = members.get("TrainingParameters") or Node({}, f"{root.path}.TrainingParameters", root.file)
-    _refuse_unknown(parameters, _TRAINING_KEYS, "Invalid TrainingParameter:")
+    _refuse_unknown(parameters, _TRAINING_KEYS, "CDL::Load_JSON: Invalid TrainingParameter: ")
     training = parameters.members(_TRAINING_KEYS)
     if command is Command.TRAIN and training.get("Epochs") is None:
         raise parameters.fail("CDL::Load_JSON: Mode set to Training, requires number of epochs to be set")
@@ -91,7 +91,7 @@ def read_cdl(path: Path) -> Cdl:
         decay=training.number("lambda", 0.001, low=0.0),
         checkpoint_interval=_whole(training, "CheckpointInterval", 1, low=1),
         checkpoint_name=training.text("CheckpointName", "check"),
-        optimizer=training.choice("Optimizer", OPTIMIZERS, OptimizerName.SGD, what="TrainingParameter Optimizer"),
+        optimizer=_optimizer(training.get("Optimizer")),
         results=Path(training.text("Results", "network.nc")),
         batch_size=_whole(training, "MiniBatch", 1024, low=1),
         shuffle=None if shuffle is None else shuffle.flag(),
@@ -101,8 +101,19 @@ def read_cdl(path: Path) -> Cdl:
 def _command(root: Node, members: Members) -> Command:
     for name in ("Network", "Command"):
         if members.get(name) is None:
-            raise root.fail(f"CDL::Load_JSON: {name} is required, none found")
+            wanted = "is required to be set" if name == "Network" else "is required"
+            raise root.fail(f"CDL::Load_JSON: {name} {wanted}, none found")
     return members.choice("Command", {one.value: one for one in Command}, Command.TRAIN, what="command")
+
+
+def _optimizer(node: Node | None) -> OptimizerName:
+    if node is None:
+        return OptimizerName.SGD
+    known = {name.lower(): optimizer for name, optimizer in OPTIMIZERS.items()}
+    if node.text().lower() not in known:
+        known_text = ", ".join(OPTIMIZERS)
+        raise node.fail(f"CDL::Load_JSON: Invalid TrainingParameter Optimizer: {node.value}; known are {known_text}")
+    return known[node.text().lower()]
 
 
 def _whole(members: Members, name: str, default: int, *, low: int) -> int:
@@ -117,6 +128,4 @@ def _refuse_unknown(node: Node, known: list[str], complaint: str) -> None:
     lower = {name.lower() for name in known}
     for key in node.value:
         if key.lower() not in lower:
-            raise NetworkError(
-                f"CDL::Load_JSON: {complaint} {key}; known are {', '.join(known)}", f"{node.path}.{key}", node.file
-            )
+            raise NetworkError(f"{complaint}{key}; known are {', '.join(known)}", f"{node.path}.{key}", node.file)

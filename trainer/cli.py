@@ -3,6 +3,7 @@ are imported when the verb is called, so that help answers at once and `check` r
 """
 
 import json
+import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,10 +120,16 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Do what DIR/spec.json asks; nothing else is given.")
     ] = None,
-    network: Annotated[Path, typer.Option("-c", "--network", help="Network definition (JSON).")] = Path(),
-    inputs: Annotated[Path, typer.Option("-i", "--input", help="NetCDF of the input datasets.")] = Path(),
-    targets: Annotated[Path, typer.Option("-o", "--output", help="NetCDF of the target datasets.")] = Path(),
-    result: Annotated[Path, typer.Option("-n", "--result", help="Network file to write.")] = Path(),
+    network: Annotated[
+        Path, typer.Option("-c", "--network", help="Network definition (JSON).", show_default=False)
+    ] = Path(),
+    inputs: Annotated[
+        Path, typer.Option("-i", "--input", help="NetCDF of the input datasets.", show_default=False)
+    ] = Path(),
+    targets: Annotated[
+        Path, typer.Option("-o", "--output", help="NetCDF of the target datasets.", show_default=False)
+    ] = Path(),
+    result: Annotated[Path, typer.Option("-n", "--result", help="Network file to write.", show_default=False)] = Path(),
     batch_size: BatchSize = 1024,
     epochs: Epochs = 40,
     alpha: Annotated[float | None, typer.Option("-alpha", help="Learning rate.", show_default="0.025")] = None,
@@ -140,16 +147,15 @@ def train(
     strict: Annotated[bool, typer.Option("--strict-dsstne", help="Refuse extensions of the language.")] = False,
 ) -> None:
     """Train a network: over a run directory, or with the flags of DSSTNE's train."""
-    with _answering():
-        if run_dir is not None:
-            _train_run(run_dir)
-            return
-        from trainer.programs import TrainFiles, train_files
-        from trainer.settings import TrainSettings
+    if run_dir is not None:
+        _train_run(run_dir)
+        return
+    with _answering_as_dsstne():
+        from trainer.programs import TrainFiles, settings_of, train_files
         from trainer.train import Checkpoints
 
-        rates = {"learning_rate": alpha, "l2": l2, "l1": l1, "momentum": mu, "momentum2": mu1}
-        settings = TrainSettings.of(batch_size=batch_size, epochs=epochs, seed=seed, **rates)
+        rates = {"-alpha": alpha, "-lambda": l2, "-lambda1": l1, "-mu": mu, "-mu1": mu1}
+        settings = settings_of({"-b": batch_size, "-e": epochs, "--seed": seed, **rates})
         saved = None if checkpoints is None else Checkpoints(checkpoints, checkpoint_steps)
         train_files(TrainFiles(network, inputs, targets, result, saved, strict), settings, say=typer.echo)
 
@@ -195,9 +201,9 @@ def predict(
     ] = None,
 ) -> None:
     """Recommend features for samples (DSSTNE's predict); what the filter lists is left out."""
-    from trainer.programs import PredictFiles, PredictOptions, other_inputs, predict_files
+    from trainer.serving import PredictFiles, PredictOptions, other_inputs, predict_files
 
-    with _answering():
+    with _answering_as_dsstne():
         others = other_inputs(more or [])
         predict_files(
             PredictFiles(dataset, network, samples, input_features, output_features, result, filter_path, others),
@@ -215,12 +221,12 @@ def predict(
         )
 
 
-@app.command()
+@app.command(context_settings={"help_option_names": ["--help"]})
 def encoder(cdl: Annotated[Path, typer.Argument(help="CDL file: what to do, in DSSTNE's words.")]) -> None:
     """Train, predict or validate as a CDL file says (DSSTNE's encoder)."""
     from trainer.encoder import run_encoder
 
-    with _answering():
+    with _answering_as_dsstne():
         run_encoder(cdl, say=typer.echo)
 
 
@@ -254,7 +260,10 @@ def evaluate(
 
 
 def trainer_program() -> None:
-    """The script `trainer`."""
+    """The script `trainer`. Ctrl-C ends it at once, as it does DSSTNE's programs: JAX loses a `KeyboardInterrupt` that
+    comes at a bad moment, and files are only ever renamed into place.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     app(prog_name="trainer")
 
 
@@ -288,6 +297,17 @@ def _answering() -> Generator[None]:
     except TrainerError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_status) from error
+
+
+@contextmanager
+def _answering_as_dsstne() -> Generator[None]:
+    from trainer.errors import TrainerError
+
+    try:
+        yield
+    except TrainerError as error:
+        _echo_bytes(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _table(metrics: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from trainer.attach import attached, check_samples, resolve
 from trainer.cdl import Cdl, Command, read_cdl
 from trainer.data.netcdf import Dataset, read_datasets
 from trainer.errors import DataError, InputError, TrainerError
+from trainer.filing import check_writable
 from trainer.network import read_network
 from trainer.network_file import read_network_file, write_network
 from trainer.network_types import LayerKind, NetworkSpec, OptimizerSpec
@@ -38,6 +39,8 @@ def run_encoder(path: Path, *, say: Say) -> None:
 
 
 def _train(cdl: Cdl, say: Say) -> None:
+    for path in (cdl.results, Path(f"{cdl.checkpoint_name}1.nc")):
+        check_writable(path)
     spec, data = _network_and_data(cdl)
     settings = _settings(cdl)
 

@@ -2,12 +2,16 @@
 and nothing half-written stands under its final name.
 """
 
+import errno
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainer.errors import DataError
+
+_LEAST_FREE_BYTES = 1 << 16
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -18,6 +22,17 @@ def read_lines(path: Path) -> Iterator[str]:
                 yield line.removesuffix("\n")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path) from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written: before the work is done, not after."""
+    folder = path.resolve().parent
+    if path.is_dir() or not path.name:
+        raise DataError("is a folder; a file is wanted", path)
+    if not folder.is_dir():
+        raise DataError(f"cannot be written: there is no folder {folder}", path)
+    if not os.access(folder, os.W_OK):
+        raise DataError(f"cannot be written: {os.strerror(errno.EACCES)}", path)
 
 
 @contextmanager
@@ -31,12 +46,22 @@ def replacing(path: Path) -> Generator[Path]:
         if target.exists() and not target.is_file():
             raise DataError("is no regular file; it is not replaced", path)
         aside = target.with_name(f".{target.name}.{os.getpid()}")
+        # The HDF5 library calls every failure a refused permission.
+        aside.touch()
         yield aside
         aside.replace(target)
         aside = None
     except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", path) from error
+        reason = os.strerror(errno.ENOSPC) if _is_full(path) else error.strerror or str(error)
+        raise DataError(f"cannot be written: {reason}", path) from error
     finally:
         if aside is not None:
             with suppress(OSError):
                 aside.unlink()
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.resolve().parent).free < _LEAST_FREE_BYTES
+    except OSError:
+        return False

@@ -99,6 +99,7 @@ def flag_command(*required: Required, unless: str = "") -> type[TyperCommand]:
                 given = scan(args, names)
                 if not {"--help", unless} & {name for name, _ in given}:
                     _check(required, given, names, usage=ctx.get_usage())
+                _refuse_underscores(given, self.params)
                 return super().parse_args(ctx, _as_arguments(given, names))
             except SettingsError as error:
                 raise _refused(str(error)) from error
@@ -160,6 +161,15 @@ def _check(required: Sequence[Required], given: Given, names: Names, *, usage: s
         complaint = one.check(values[-1])
         if complaint is not None:
             raise SettingsError(complaint)
+
+
+def _refuse_underscores(given: Given, parameters: Sequence[Any]) -> None:
+    """Numbers are written as C reads them; Python would take 1_0, too."""
+    kinds = (int, float, float | None)
+    numbers = {name for one in parameters if one.type_descriptor.annotation in kinds for name in one.opts}
+    for name, value in given:
+        if name in numbers and "_" in (value or ""):
+            raise SettingsError(f"{name} {value}: no number")
 
 
 def _as_arguments(given: Given, names: Names) -> list[str]:

@@ -23,7 +23,7 @@ from trainer.settings import JobSpec, TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import FeatureIndex, SparseDataset
 from trainer.state import create_state, weights_of
-from trainer.train import Checkpoints, EpochReport, Start, TrainingData, find_devices, train
+from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices, train
 
 Say = Callable[[str], None]
 
@@ -46,9 +46,13 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
         directory.report(report.step, "samples_per_second", report.samples_per_second)
         directory.write_status(_status(State.TRAINING, report))
 
-    start = Start(checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS))
     state = train(
-        inputs.spec, training_data(inputs.spec, inputs.training), job.settings, mesh=mesh, tell=on_epoch, start=start
+        inputs.spec,
+        training_data(inputs.spec, inputs.training),
+        job.settings,
+        mesh=mesh,
+        tell=on_epoch,
+        checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
     )
     write_network(directory.network_file, inputs.spec, weights_of(state, inputs.spec))
     epochs = job.settings.epochs

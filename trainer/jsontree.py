@@ -5,6 +5,7 @@ remembers its path, so that an error can name it. Knows nothing of networks.
 import difflib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from trainer.errors import NetworkError
 
 Choice = TypeVar("Choice")
 
-_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+# What is never closed goes to the end: looking for it again from each later place would take hours.
+_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*+"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Node:
         """This value as a number in [low, high]; true and false count as 1 and 0."""
         if not isinstance(self.value, (int, float)):
             raise self.fail(f"a number is wanted, not {_describe(self.value)}")
+        if not abs(self.value) <= sys.float_info.max:
+            raise self.fail("the number is too large")
         if not low <= self.value <= high:
             raise self.fail(f"{self.value} is outside {low:g} to {high:g}")
         return float(self.value)
@@ -148,6 +152,8 @@ def _parse(text: str, path: Path) -> Any:
         raise NetworkError(f"not JSON: {error.msg} (column {error.colno})", f"{path}:{error.lineno}") from error
     except ValueError as error:
         raise NetworkError(f"not JSON: {error}", str(path)) from error
+    except RecursionError as error:
+        raise NetworkError("nested too deeply", str(path)) from error
 
 
 def _blank_comment(match: re.Match[str]) -> str:

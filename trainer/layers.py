@@ -150,13 +150,14 @@ class Corruption:
     rng: jax.Array | None
     """`None`: no denoising."""
 
-    def product(self, kernel: jax.Array, batch: SparseBatch) -> jax.Array:
+    def product(self, kernel: jax.Array, batch: SparseBatch, *, spread: bool = False) -> jax.Array:
         """Sum of the kernel rows a sample's features select, [batch, units]; only that crosses devices. `kernel` is
-        [features, units], its rows spread over the devices.
+        [features, units], its rows spread over the devices. `spread`: each device keeps its share of the units.
         """
-        return jax.shard_map(self._gather_sum, in_specs=(P("model", None), P("data"), P()), out_specs=P("data", None))(
-            kernel, batch, self.rng
-        )
+        out = P("data", "model") if spread else P("data", None)
+        gather_sum = partial(self._gather_sum, spread=spread)
+        product = jax.shard_map(gather_sum, in_specs=(P("model", None), P("data"), P()), out_specs=out)
+        return product(kernel, batch, self.rng)
 
     def dense(self, batch: SparseBatch, columns: int) -> jax.Array:
         """The same input with its zeros, [batch, columns]; duplicates add up."""
@@ -167,13 +168,15 @@ class Corruption:
 
         return jax.shard_map(scatter, in_specs=(P("data"), P()), out_specs=P("data", None))(batch, self.rng)
 
-    def _gather_sum(self, kernel: jax.Array, batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
+    def _gather_sum(self, kernel: jax.Array, batch: SparseBatch, rng: jax.Array | None, *, spread: bool) -> jax.Array:
         first = jax.lax.axis_index("model") * kernel.shape[0]
         local = batch.indices - first
         owned = (local >= 0) & (local < kernel.shape[0])
         values = jnp.where(owned, self._values(batch, rng), 0.0)
         taken = kernel.at[jnp.where(owned, local, 0)].get(mode="promise_in_bounds")
         sums = jax.ops.segment_sum(taken * values[:, None], batch.rows, len(batch.sample_mask), indices_are_sorted=True)
+        if spread:
+            return jax.lax.psum_scatter(sums, "model", scatter_dimension=1, tiled=True)
         return jax.lax.psum(sums, "model")
 
     def _values(self, batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
@@ -219,8 +222,8 @@ def limit_deltas(sums: jax.Array, samples: jax.Array, *, length: float) -> jax.A
 
 
 def limit_weights(kernel: jax.Array, *, length: float, by_output: bool) -> jax.Array:
-    """A kernel whose incoming weights of each unit are no longer than `length` (DSSTNE spec 5.10). `by_output`: units
-    are rows, and filters, else columns.
+    """`kernel` ([in, out], or `by_output` [out, in] or filters [filters, …]) with the incoming weights of each unit no
+    longer than `length` (DSSTNE spec 5.10); shape as before.
     """
     axes = tuple(range(1, kernel.ndim)) if by_output else (0,)
     longest = jnp.sqrt(jnp.square(kernel).sum(axis=axes, keepdims=True))
@@ -236,7 +239,7 @@ def matmul(values: jax.Array, kernel: jax.Array, *, transposed: bool, bfloat16: 
 
 
 def initial_kernel(init: WeightInit, rng: jax.Array, *, shape: tuple[int, int], fans: tuple[int, int]) -> jax.Array:
-    """Initial weights of `shape` by DSSTNE's schemes (spec 5.12); `fans` are units in and out.
+    """Initial weights of `shape`, float32, by DSSTNE's schemes (spec 5.12); `fans` are units in and out.
 
     More rows do not change the rows before them, so the draw does not depend on the number of devices.
     """

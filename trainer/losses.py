@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from trainer.dense import DenseBatch
+from trainer.network_names import why_not_output, why_not_target
 from trainer.network_types import Activation, DeltaBoost, ErrorFunction, MarginalScale
 from trainer.sparse import SparseBatch
 
@@ -44,22 +45,6 @@ class Shard:
 def takes_logits(loss: ErrorFunction, activation: Activation) -> bool:
     """Whether the loss is computed from logits, activation included, instead of from the layer's output."""
     return loss in _CROSS_ENTROPIES and activation in _PROBABILITIES
-
-
-def fits(loss: ErrorFunction, activation: Activation) -> bool:
-    """Whether the loss is defined on layers of that activation."""
-    if loss is ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY:
-        return activation is Activation.SIGMOID
-    return loss not in _CROSS_ENTROPIES or activation in _PROBABILITIES
-
-
-def check_targets(loss: ErrorFunction, *, sparse: bool) -> str | None:
-    """Why the loss cannot have sparse (or dense) targets, in a sentence; `None` if it can."""
-    if sparse and loss is ErrorFunction.HINGE:
-        return "Hinge needs dense targets: give the layer a dense data set or another loss"
-    if not sparse and loss is ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY:
-        return "DataScaledMarginalCrossEntropy needs sparse targets: give the layer a sparse data set or another loss"
-    return None
 
 
 def sample_losses(
@@ -133,11 +118,10 @@ class _Rule(NamedTuple):
 
 
 def _refuse_misfits(spec: LossSpec, targets: SparseBatch | DenseBatch) -> None:
-    if not fits(spec.loss, spec.activation):
-        raise ValueError(f"{spec.loss.name} is not defined on {spec.activation.name} layers: choose another loss")
-    refusal = check_targets(spec.loss, sparse=isinstance(targets, SparseBatch))
-    if refusal is not None:
-        raise ValueError(refusal)
+    sparse = isinstance(targets, SparseBatch)
+    problem = why_not_output(spec.loss, spec.activation) or why_not_target(spec.loss, sparse=sparse)
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def _dense_terms(spec: LossSpec, values: jax.Array, targets: DenseBatch, *, shard: Shard) -> _Terms:

@@ -165,7 +165,7 @@ class Network(nnx.Module):
                 sparse = batch if isinstance(batch, SparseBatch) else None
                 if layer.type is LayerType.FULLY_CONNECTED and sparse is not None:
                     corruption = self._corruption(connection.source, training)
-                    product = corruption.product(self._kernel(number), sparse)
+                    product = corruption.product(self._kernel(number), sparse, spread=is_wide(layer))
                 else:
                     product = self._product(number, connection, output(connection.source.name))
                 parts.append(product + self._bias(number, connection)[None, :])
@@ -230,7 +230,9 @@ def group_of(connection: ConnectionSpec, shards: int) -> str:
 
 @jax.custom_vjp
 def scale_gradient(values: jax.Array, factor: float) -> jax.Array:
-    """`values` as they are; their gradient is multiplied: of a matrix used n times DSSTNE takes the mean (spec 5.5)."""
+    """`values` (any shape) as they are; their gradient is multiplied by `factor`: of a matrix used n times DSSTNE takes
+    the mean (spec 5.5).
+    """
     del factor
     return values
 

@@ -248,6 +248,7 @@ def _read_optimizer(node: Node | None) -> OptimizerSpec | None:
         child = members.get(name)
         return None if child is None else child.number(0.0, high)
 
+    _refuse_idle(members)
     return OptimizerSpec(
         name=members.choice("Name", OPTIMIZERS, OptimizerName.SGD, what="optimizer"),
         learning_rate=optional("LearningRate", 1e6),
@@ -259,6 +260,20 @@ def _read_optimizer(node: Node | None) -> OptimizerSpec | None:
         schedule=members.choice("Schedule", SCHEDULES, Schedule.CONSTANT, what="schedule"),
         steps=int(members.number("Steps", 0, low=0, high=_MOST)),
     )
+
+
+def _refuse_idle(members: Members) -> None:
+    """Refuse numbers of an optimizer that would have no effect."""
+    name = members.choice("Name", OPTIMIZERS, OptimizerName.SGD, what="optimizer")
+    cosine = members.choice("Schedule", SCHEDULES, Schedule.CONSTANT, what="schedule") is Schedule.COSINE
+    steps, warmup = members.get("Steps"), members.number("Warmup", 0)
+    for key in ("LearningRate", "Warmup", "Schedule") if name is OptimizerName.ADADELTA else ():
+        if key in members.nodes:
+            raise members.nodes[key].fail("AdaDelta has no learning rate")
+    if steps is not None and not cosine:
+        raise steps.fail("only a Cosine schedule has Steps")
+    if steps is not None and 0 < steps.number() <= warmup:
+        raise steps.fail(f"no step is left after a Warmup of {warmup:g}")
 
 
 def _read_response_normalization(node: Node | None) -> ResponseNormalization:

@@ -20,6 +20,8 @@ _LIBRARY_ERRORS = (OSError, RuntimeError, AttributeError, LookupError, ValueErro
 """What the NetCDF library raises over a damaged file."""
 MOST_UNITS = 2**31 - 1
 """Units are numbered by int32."""
+_MOST_INFLATED, _ALWAYS_READ = 1032, 1 << 26
+"""Bytes that deflate makes of one, and bytes that are read from a file of any size."""
 _WANTED: Mapping[type[Any], str] = {str: "text", float: "one number"}
 
 Spec = TypeVar("Spec", NetworkSpec, LayerSpec, OptimizerSpec)
@@ -176,6 +178,8 @@ class Getter:
             raise self.wrong(name, f"has shape {variable.shape}, ({lengths[0]},) is wanted")
         if getattr(variable.dtype, "kind", "?") not in "fiu":
             raise self.wrong(name, f"has type {variable.dtype}; numbers are wanted")
+        if variable.size * 8 > max(_MOST_INFLATED * self._path.stat().st_size, _ALWAYS_READ):
+            raise self.wrong(name, f"has {variable.size} entries, more than a file of this size holds")
         try:
             with np.errstate(all="ignore"):
                 values = np.asarray(variable[:]).astype(np.float32)

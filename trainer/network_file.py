@@ -41,6 +41,8 @@ _SPARSE, _DENOISING, _BATCH_NORMALIZATION = 1, 2, 4
 _SIDES, _AXES, _SIZES = ("Nx", "Ny", "Nz", "Nw"), "XYZ", ("width", "height", "length", "depth", "breadth")
 _SEED = 12134
 """DSSTNE's, for weights that a file leaves to be drawn."""
+_MOST_DRAWN = 1 << 27
+"""Weights or biases that a file may leave to be drawn: a small file must not take all memory."""
 _NETWORK_FIELDS = (
     Field("name", "name", str), Field("kind", "kind", NetworkKind), Field("errorFunction", "loss", ErrorFunction),
     Field("maxout_k", "maxout_k", np.int32), Field("decay", "decay", optional=True),
@@ -334,11 +336,15 @@ def _read_weights(get: Getter, connection: ConnectionSpec, *, own: bool) -> Conn
     source, target = connection.source, connection.target
     bias = get.vector("bias", bias_size(target), 0)
     if not len(bias):
+        if bias_size(target) > _MOST_DRAWN:
+            raise get.wrong("bias", f"is empty; {bias_size(target)} biases to be drawn are more than {_MOST_DRAWN}")
         bias = np.full(bias_size(target), target.weight_init.bias, np.float32)
     if not own:
         return Connection(None, bias)
     shape = weight_shape(source, target)
     kernel = get.vector("weights", math.prod(shape), 0)
+    if not len(kernel) and math.prod(shape) > _MOST_DRAWN:
+        raise get.wrong("weights", f"is empty; {math.prod(shape)} weights to be drawn are more than {_MOST_DRAWN}")
     kernel = kernel.reshape(shape) if len(kernel) else _drawn(target.weight_init, shape, (source.width, target.width))
     return Connection(kernel, bias)
 

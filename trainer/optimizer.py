@@ -58,7 +58,7 @@ def make_optimizer(
     """
     rates = rates_of(spec, settings)
     asked = spec.optimizer or OptimizerSpec()
-    interval = settings.rate_interval * (steps // settings.epochs)
+    interval = settings.rate_interval * (steps // max(settings.epochs, 1))
     falling = _Falling(asked, spec.decay, asked.steps or steps, interval, settings.rate_factor)
     size = scale_by_rate(partial(_rate, rates.learning_rate, falling))
     clip = optax.clip_by_global_norm(asked.clip) if asked.clip > 0 else optax.identity()
@@ -119,7 +119,7 @@ def _rate(learning_rate: float, falling: _Falling, count: jax.Array) -> jax.Arra
 
 
 def regularization(rates: Rates, params: Any) -> jax.Array:
-    """½ l2 Σw² + l1 Σ|w| over weights (spec 4.3)."""
+    """½ l2 Σw² + l1 Σ|w| over weights (spec 4.3), a scalar."""
     total = jnp.zeros((), jnp.float32)
     if rates.l1 == 0 and rates.l2 == 0:
         return total

@@ -1,47 +1,41 @@
-"""DSSTNE's programs `train` and `predict` over its own files, with its messages (spec 4.1, 7): what each flag names is
-read, used, and the result written. `generateNetCDF` needs no network and lies in `data/generate.py`.
+"""DSSTNE's program `train` over its own files, with its messages (spec 4.1): what each flag names is read, used, and
+the result written. `predict` lies in `serving.py`, `generateNetCDF` in `data/generate.py`.
 """
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from trainer.attach import attached, check_samples, resolve
-from trainer.data.features import read_index, write_index
-from trainer.data.generate import ANALOG, INDICATOR
-from trainer.data.netcdf import Dataset, read_datasets, write_dataset
-from trainer.data.text import Reading, convert_text, read_filter, text_files
-from trainer.errors import DataError, NetworkError, SettingsError
+from trainer.data.netcdf import read_datasets
+from trainer.errors import InputError, SettingsError
+from trainer.filing import check_writable
 from trainer.network import read_network
-from trainer.network_file import read_network_file, write_network
-from trainer.network_types import LayerKind, LayerSpec, NetworkSpec
+from trainer.network_file import write_network
+from trainer.network_types import LayerKind, NetworkSpec
 from trainer.optimizer import rates_of
-from trainer.predict import (
-    SCORE_FORMAT,
-    Question,
-    Ranked,
-    Ready,
-    layer_outputs,
-    number_text,
-    ranked,
-    union,
-    write_recommendations,
-)
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
-from trainer.sparse import FeatureIndex, SparseDataset
-from trainer.state import TrainState, create_state, weights_of
-from trainer.train import Checkpoints, EpochReport, Start, TrainingData, find_devices, train
+from trainer.state import TrainState, weights_of
+from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices, train
 
 Say = Callable[[str], None]
 
 _INITIAL = Path("initial_network.nc")
+_SETTINGS = {
+    "-b": "batch_size",
+    "-e": "epochs",
+    "-alpha": "learning_rate",
+    "-lambda": "l2",
+    "-lambda1": "l1",
+    "-mu": "momentum",
+    "-mu1": "momentum2",
+    "--seed": "seed",
+}
 _SAVE_EVERY = 10
 """Epochs between two network files, as DSSTNE's `train` does."""
 
@@ -58,38 +52,14 @@ class TrainFiles:
     strict_dsstne: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PredictFiles:
-    """`predict -d name -n network -r samples -i features -o features [-f filter] -s result`."""
-
-    dataset: str
-    network: Path
-    samples: Path
-    input_features: Path
-    output_features: Path
-    result: Path
-    filter: Path | None = None
-    more: Mapping[str, tuple[Path, Path]] = field(default_factory=dict[str, tuple[Path, Path]])
-    """Samples and feature index of further input layers, by dataset name."""
-
-
-@dataclass(frozen=True, slots=True)
-class PredictOptions:
-    """How to recommend. `multiply`: the filter multiplies scores, as DSSTNE does; otherwise what it lists is
-    not recommended. `exclude_seen`: nor is what a sample has.
-    """
-
-    k: int = 100
-    batch_size: int = 1024
-    exclude_seen: bool = False
-    multiply: bool = False
-    score_format: str = SCORE_FORMAT
-    output_layer: str = ""
-    """`""`: the Output layer called `Output`, or the only one."""
-    layer: str = ""
-    """Write what this layer puts out instead of recommendations."""
-    kind: str = ""
-    """`analog` or `indicator`: whether values of samples are read; `""`: if the network was trained on values."""
+def settings_of(flags: Mapping[str, object]) -> TrainSettings:
+    """The settings that flags of `train` ask for; one outside its range raises `SettingsError` naming the flag."""
+    try:
+        return TrainSettings.of(**{_SETTINGS[flag]: value for flag, value in flags.items()})
+    except SettingsError as error:
+        name, _, problem = str(error).partition(":")
+        flag = next((flag for flag, setting in _SETTINGS.items() if setting == name), name)
+        raise SettingsError(f"{flag}:{problem}") from error
 
 
 def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None:
@@ -99,6 +69,9 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     started = time.monotonic()
     for line in _train_opening(files, settings):
         say(line)
+    check_writable(files.result)
+    if files.checkpoints is not None and files.checkpoints.folder.exists() and not files.checkpoints.folder.is_dir():
+        raise InputError(f"{files.checkpoints.folder}: is no folder; checkpoints are kept in one")
     network = read_network(files.network, strict_dsstne=files.strict_dsstne)
     inputs = read_datasets(files.inputs)
     targets = inputs if files.targets == files.inputs else read_datasets(files.targets)
@@ -126,7 +99,7 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         settings,
         mesh=mesh,
         tell=lambda report: _tell(report, say),
-        start=Start(checkpoints=files.checkpoints),
+        checkpoints=files.checkpoints,
         after_epoch=after_epoch,
     )
     write_network(files.result, spec, weights_of(state, spec))
@@ -134,209 +107,6 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"
     )
-
-
-def predict_files(files: PredictFiles, options: PredictOptions, *, say: Say) -> None:
-    """Recommend for every sample of a text file and write DSSTNE's `recs`, or what a layer puts out."""
-    started = time.monotonic()
-    score_format = _checked(options.score_format)
-    if options.kind not in ("", INDICATOR, ANALOG):
-        raise SettingsError(f"Unknown dataset type [{options.kind}]. Please select one of {{{INDICATOR},{ANALOG}}}")
-    spec, weights = read_network_file(files.network)
-    layers = _input_layers(spec, files)
-    output = _output_layer(spec, options, files.network)
-    names = _names(files.output_features)
-    _check_width(names, output, files.output_features)
-    inputs, samples = _read_inputs(layers, files, options)
-    mesh = make_mesh(1, find_devices())
-    state = create_state(spec, TrainSettings(), mesh, weights=weights, steps=1)
-    ready = Ready(spec, state.params, mesh, state.statistics, options.layer or output.name)
-    say(f"Number of network input nodes: {spec.input.width}")
-    say(f"Number of entries to generate predictions for: {len(samples)}")
-    say(f"Total time for loading network and data is: {time.monotonic() - started:f}")
-    if options.layer:
-        rows = _layer_rows(ready, inputs, options, samples=samples, names=names)
-    else:
-        rows = ranked(
-            ready,
-            _question(files, options, inputs, samples=samples, names=names, say=say),
-            k=options.k,
-            batch_size=options.batch_size,
-            feature_names=names.names(),
-            sample_names=samples.names(),
-        )
-    predicted = _Predicted(rows, options.batch_size, say)
-    say(f"Writing to {files.result}")
-    before = time.monotonic()
-    write_recommendations(files.result, iter(predicted), score_format=score_format)
-    writing = time.monotonic() - before - predicted.seconds
-    say(f"Time Elapsed for Filtering and selecting Top {options.k} recs: {predicted.seconds:f}")
-    say(f"Time Elapsed for Writing to file: {writing:f}")
-    say(f"Total time for Generating recs for {len(samples)} was {time.monotonic() - started:f}")
-
-
-def other_inputs(given: Sequence[str]) -> dict[str, tuple[Path, Path]]:
-    """Samples and feature index by dataset name, of `DATASET=SAMPLES,FEATURES`."""
-    found: dict[str, tuple[Path, Path]] = {}
-    for text in given:
-        name, _, paths = text.partition("=")
-        samples, _, features = paths.rpartition(",")
-        if not (name and samples and features):
-            raise SettingsError(f"--also {text}: DATASET=SAMPLES,FEATURES is wanted")
-        found[name] = (Path(samples), Path(features))
-    return found
-
-
-class _Predicted:
-    """Samples as they are predicted, told of batch by batch, and the seconds that took."""
-
-    def __init__(self, samples: Iterator[Ranked], batch_size: int, say: Say) -> None:
-        self._samples, self._batch_size, self._say = samples, batch_size, say
-        self.seconds = 0.0
-
-    def __iter__(self) -> Iterator[Ranked]:
-        for position in count():
-            if position % self._batch_size == 0:
-                self._say(f"Predicting from position {position}")
-            before = time.monotonic()
-            sample = next(self._samples, None)
-            self.seconds += time.monotonic() - before
-            if sample is None:
-                return
-            yield sample
-
-
-def _input_layers(spec: NetworkSpec, files: PredictFiles) -> dict[str, LayerSpec]:
-    """The Input layers by dataset name, if just these datasets are given."""
-    layers = {layer.dataset: layer for layer in spec.inputs}
-    given = (f"{files.dataset}_input", *files.more)
-    if set(given) != set(layers):
-        raise NetworkError(
-            f"reads the datasets {', '.join(layers)}; given are {', '.join(given)}", "input layers", files.network
-        )
-    return layers
-
-
-def _read_inputs(
-    layers: Mapping[str, LayerSpec], files: PredictFiles, options: PredictOptions
-) -> tuple[dict[str, Dataset], FeatureIndex]:
-    """The dataset of every Input layer by its name, and the samples, numbered as they appear. The main dataset and
-    its samples are left in the working directory, as DSSTNE does.
-    """
-    main = f"{files.dataset}_input"
-    samples = FeatureIndex({})
-    inputs: dict[str, Dataset] = {}
-    for name, (text, index_path) in {main: (files.samples, files.input_features), **files.more}.items():
-        layer, features = layers[name], read_index(index_path)
-        _check_width(features, layer, index_path)
-        analog = options.kind == ANALOG if options.kind else layer.analog
-        reading = Reading(analog=analog, update=False)
-        found = convert_text(text, name=name, features=features, samples=samples, reading=reading)
-        if name == main:
-            samples = found.samples
-            write_dataset(found.dataset, Path(f"{main}_predict.nc"))
-            write_index(samples, Path(f"{main}_predict.samplesIndex"))
-        inputs[layer.name] = found.dataset if name == main else _aligned(found.dataset, samples)
-    return inputs, samples
-
-
-def _aligned(dataset: SparseDataset, samples: FeatureIndex) -> SparseDataset:
-    """One row for each of `samples`: the dataset's of that name, or an empty one."""
-    rows = {name: row for row, name in enumerate(dataset.sample_names or ())}
-    chosen = np.array([rows.get(name, -1) for name in samples.names()], np.int64)
-    lengths = np.where(chosen >= 0, np.diff(dataset.indptr)[chosen], 0)
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    starts = np.where(chosen >= 0, dataset.indptr[:-1][chosen], 0)
-    source = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
-    return replace(
-        dataset,
-        indptr=indptr,
-        indices=dataset.indices[source],
-        values=None if dataset.values is None else dataset.values[source],
-        sample_names=samples.names(),
-    )
-
-
-def _question(
-    files: PredictFiles,
-    options: PredictOptions,
-    inputs: Mapping[str, Dataset],
-    *,
-    samples: FeatureIndex,
-    names: FeatureIndex,
-    say: Say,
-) -> Question:
-    listed = None
-    if files.filter is not None:
-        paths = text_files(files.filter)
-        say(f"Loading {len(paths)} filter files")
-        for path in paths:
-            say(f"\tLoading filter: {path}")
-        listed = read_filter(files.filter, features=names, samples=samples)
-        say(f"Info:SamplesFilter {len(samples)}")
-    multiply = listed if options.multiply else None
-    exclude = None if options.multiply else listed
-    if not options.exclude_seen:
-        return Question(inputs, exclude=exclude, multiply=multiply)
-    # Seen features by their number in the output index, which may differ from the input's.
-    seen = convert_text(files.samples, name="seen", features=names, samples=samples).dataset
-    return Question(inputs, exclude=seen if exclude is None else union(seen, exclude), multiply=multiply)
-
-
-def _layer_rows(
-    ready: Ready,
-    inputs: Mapping[str, Dataset],
-    options: PredictOptions,
-    *,
-    samples: FeatureIndex,
-    names: FeatureIndex,
-) -> Iterator[Ranked]:
-    """Every unit of a layer by number, those of an Output layer by feature name, in order."""
-    layer = ready.spec.layer(ready.layer)
-    is_named = layer.kind is LayerKind.OUTPUT
-    units = names.names() if is_named else [str(unit) for unit in range(layer.width)]
-    waiting = iter(samples.names())
-    for outputs in layer_outputs(ready, inputs, batch_size=options.batch_size):
-        for row in outputs[:, : len(units)]:
-            yield Ranked(next(waiting), tuple(zip(units, row.tolist(), strict=True)))
-
-
-def _output_layer(spec: NetworkSpec, options: PredictOptions, path: Path) -> LayerSpec:
-    """The Output layer that is asked."""
-    named = {layer.name: layer for layer in spec.outputs}
-    known = [layer.name for layer in spec.layers if layer.kind not in (LayerKind.INPUT, LayerKind.TARGET)]
-    if options.layer and options.layer not in known:
-        raise NetworkError(f"no layer is called {options.layer!r}; there is {', '.join(known)}", "-l", path)
-    wanted = options.output_layer or (options.layer if options.layer in named else "")
-    if wanted and wanted not in named:
-        raise NetworkError(f"no Output layer is called {wanted!r}; there is {', '.join(named)}", "layers", path)
-    if not wanted and len(named) > 1 and "Output" not in named:
-        raise NetworkError(
-            f"has several Output layers: {', '.join(named)}; --output-layer names the one to ask", "layers", path
-        )
-    return named.get(wanted, spec.output)
-
-
-def _names(path: Path) -> FeatureIndex:
-    index = read_index(path)
-    try:
-        index.names()
-    except ValueError as error:
-        raise DataError(str(error), path) from error
-    return index
-
-
-def _check_width(index: FeatureIndex, layer: LayerSpec, path: Path) -> None:
-    if len(index) > layer.width:
-        raise DataError(f"lists {len(index)} features, layer {layer.name} has {layer.width} units", path)
-
-
-def _checked(score_format: str) -> str:
-    try:
-        number_text(0.5, score_format)
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"-p {score_format}: no number format of printf: {error}") from error
-    return score_format
 
 
 def _tell(report: EpochReport, say: Say) -> None:

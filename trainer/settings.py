@@ -20,13 +20,14 @@ class TrainSettings(_Strict):
     """
 
     batch_size: Annotated[int, Field(ge=1)] = 256
-    epochs: Annotated[int, Field(ge=1)] = 10
+    epochs: Annotated[int, Field(ge=0)] = 10
+    """0: the network as it begins."""
     k: Annotated[int, Field(ge=1)] = 10
     """Recommendations per sample."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of each sample's features hidden from training and used to measure."""
-    seed: Annotated[int, Field(ge=0)] = 12134
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 12134
+    learning_rate: Annotated[float, Field(ge=0)] | None = None
     """`None`: the network's own, else 0.025."""
     l2: Annotated[float, Field(ge=0)] | None = None
     """Weight decay (`-lambda`). `None`: the network's own, else 0.0001."""

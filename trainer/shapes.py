@@ -26,7 +26,8 @@ def window_sides(sides: Sequence[int], kernel: Kernel) -> tuple[int, ...]:
 def window_padding(sides: Sequence[int], kernel: Kernel) -> tuple[int, ...]:
     """How far the first window begins before the first unit, along each of the kernel's dimensions."""
     return tuple(
-        (size - side + 1) // 2 if side < size else size // 2 if stride == 1 else 0
+        # None for a kernel as long as its side: DSSTNE's half a kernel would make two windows of the one there is.
+        (size - side + 1) // 2 if side < size else size // 2 if stride == 1 and side > size else 0
         for side, size, stride in _windows(sides, kernel)
     )
 

@@ -13,6 +13,8 @@ _PROGRAMS = {"generateNetCDF": "generate-netcdf", "train": "train", "predict": "
 def path_line() -> str:
     """The line a shell evaluates; the scripts are written anew, since they name the Python that runs here."""
     folder = _folder()
+    if ":" in str(folder):
+        raise TrainerError(f"{folder}: a folder with a colon cannot be on the PATH; set XDG_CACHE_HOME to another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for program, verb in _PROGRAMS.items():
@@ -23,9 +25,11 @@ def path_line() -> str:
 
 
 def _folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    # A relative one is to be ignored, says the XDG base directory specification.
+    given = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+    cache = given if given.is_absolute() else Path.home().absolute() / ".cache"
     # One folder for each environment: two may be on one machine.
-    return Path(cache) / "launch-and-train" / "dsstne" / Path(sys.prefix).as_posix().strip("/").replace("/", "-")
+    return cache / "launch-and-train" / "dsstne" / Path(sys.prefix).as_posix().strip("/").replace("/", "-")
 
 
 def _write(path: Path, verb: str) -> None:

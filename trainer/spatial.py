@@ -100,7 +100,7 @@ def _windows(sides: tuple[int, ...], kernel: Kernel, stops: tuple[int, ...]) -> 
     """The windows of a kernel by dimension, x last; strides, sides and stops that are missing are 1."""
     windows = [
         # A kernel as long as its side stops once, where it covers all of it: files say otherwise at stride 1.
-        _Window(side, stop, size, stride, 0 if size == side else padding)
+        _Window(side, stop, size, stride, padding)
         for size, padding, stride, side, stop in zip(
             kernel.size,
             window_padding(sides, kernel),

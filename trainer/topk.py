@@ -44,7 +44,7 @@ def make_recommend(spec: NetworkSpec, mesh: Mesh, *, k: int, layer: str = "") ->
     output = spec.layer(layer) if layer else spec.output
     columns = round_up(output.width, mesh.shape["model"])
     shards = jax.shard_map(
-        partial(_best_of_shard, width=output.width, k=k),
+        partial(_best_of_shard, k=k),
         in_specs=(P("data", "model"), P("data"), P("data"), P()),
         out_specs=P("data", "model"),
     )
@@ -55,7 +55,7 @@ def make_recommend(spec: NetworkSpec, mesh: Mesh, *, k: int, layer: str = "") ->
     ) -> Recommendations:
         scores = forward(learnt[0], learnt[1], inputs, None)[0].outputs[output.name]
         scores = jnp.pad(scores, ((0, 0), (0, columns - scores.shape[1])))
-        found = shards(scores, exclude, multiply, live)
+        found = shards(scores, exclude, multiply, jnp.minimum(live, output.width))
         # Shards lie in the order of their features, so that top_k's preference for the earlier holds overall.
         scores, place = jax.lax.top_k(found.scores, min(k, found.scores.shape[1]))
         ids = jnp.where(scores > -jnp.inf, jnp.take_along_axis(found.ids, place, axis=1), NOBODY)
@@ -95,7 +95,6 @@ def _best_of_shard(
     multiply: SparseBatch | None,
     live: jax.Array,
     *,
-    width: int,
     k: int,
 ) -> Recommendations:
     units = scores.shape[1]
@@ -104,7 +103,9 @@ def _best_of_shard(
         row, column = multiply.rows, _columns(multiply, first, units)
         old = scores.at[row, column].get(mode="fill", fill_value=0.0)
         scores = scores.at[row, column].set(old * multiply.values, mode="drop")
-    scores = jnp.where((jnp.arange(units) + first < jnp.minimum(live, width))[None, :], scores, -jnp.inf)
+    # top_k would put 0 before -0, which are a tie.
+    scores = jnp.where(scores == 0.0, 0.0, scores)
+    scores = jnp.where((jnp.arange(units) + first < live)[None, :], scores, -jnp.inf)
     if exclude is not None:
         scores = scores.at[exclude.rows, _columns(exclude, first, units)].set(-jnp.inf, mode="drop")
     # [batch, units of the shard] -> [batch, k of the shard]

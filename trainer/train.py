@@ -5,7 +5,7 @@ and a mesh, and tells how every epoch went.
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from trainer import checkpoint
 from trainer.data.batches import batch_size_of, paired_batches, sample_order
 from trainer.data.netcdf import Dataset
 from trainer.errors import DevicesMissing, InputError, NonFiniteError
-from trainer.network_types import NetworkSpec
+from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
-from trainer.state import TrainState, abstract_state, create_state, make_step
-from trainer.weights import Weights
+from trainer.state import StepReport, TrainState, abstract_state, create_state, make_step
+
+_NAMES = {"name", "sample_names", "features"}
+"""Of a dataset: what decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,6 @@ class Checkpoints:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What a training begins with instead of weights drawn by the seed: `weights`, or a checkpoint that is there."""
-
-    weights: Weights | None = None
-    checkpoints: Checkpoints | None = None
-
-
 @dataclass(slots=True)
 class _Progress:
     """How far a training is: `done` batches of `epoch`, and what they summed up to."""
@@ -86,8 +80,8 @@ class _Progress:
     state: TrainState
     epoch: int
     done: int
-    sums: Any
-    """loss, regularization and braked batches, [3], on the devices: fetching each would wait for every step."""
+    sums: StepReport
+    """On the devices: fetching each would wait for every step."""
 
 
 def train(
@@ -97,24 +91,24 @@ def train(
     *,
     mesh: Mesh,
     tell: Callable[[EpochReport], None],
-    start: Start | None = None,
+    checkpoints: Checkpoints | None = None,
     after_epoch: Callable[[int, TrainState], None] = lambda _, __: None,
 ) -> TrainState:
-    """Train `spec` (shapes resolved), from its initial weights or from `start`; `after_epoch` is given each epoch's
-    number and state, 0 and the first one too. Killed and begun again with the same checkpoints it ends at the
-    same weights. `NonFiniteError` as soon as an epoch's loss is no finite number.
+    """Train `spec` (shapes resolved) from its initial weights; `after_epoch` is given each epoch's number and state, 0
+    and the first one too. Killed and begun again with the same `checkpoints` it ends at the same weights.
+    `NonFiniteError` as soon as an epoch's loss is no finite number.
     """
-    start = start or Start()
     samples, size = data.samples, batch_size_of(settings.batch_size, data.samples, settings.data_shards)
     per_epoch = -(-samples // size)
-    saver = _Saver(start.checkpoints, partial(_fingerprint, spec, data, settings))
+    saver = _Saver(checkpoints, partial(_fingerprint, spec, data, settings))
     progress = saver.load(spec, settings, mesh, steps=per_epoch * settings.epochs)
     if progress is None:
-        progress = _begin(spec, data, settings, mesh, weights=start.weights, steps=per_epoch * settings.epochs)
+        progress = _begin(spec, data, settings, mesh, steps=per_epoch * settings.epochs)
         after_epoch(0, progress.state)
     step = make_step(spec, settings, mesh, steps=per_epoch * settings.epochs)
+    add = jax.jit(lambda sums, report: jax.tree.map(jnp.add, sums, report), donate_argnums=0)
     for epoch in range(progress.epoch, settings.epochs + 1):
-        started = time.monotonic()
+        started, before = time.monotonic(), progress.done * size
         order = sample_order(samples, shuffle=spec.shuffle, seed=settings.seed, epoch=epoch)
         for batch in paired_batches(
             data.inputs,
@@ -125,16 +119,15 @@ def train(
         ):
             inputs, targets = to_mesh(batch, mesh)
             progress.state, report = step(progress.state, inputs, targets)
-            progress.sums = [one + more for one, more in zip(progress.sums, report, strict=True)]
+            progress.sums = add(progress.sums, report)
             progress.done += 1
-            saver.after_step(progress)
+            saver.after_step(progress, step=(epoch - 1) * per_epoch + progress.done)
         loss, decay, braked = (float(value) for value in progress.sums)
         # Floored logarithms keep a loss finite for long; runaway weights show in their decay first.
         if not np.isfinite(loss + decay):
             raise NonFiniteError((epoch - 1) * per_epoch + 1, epoch * per_epoch)
         seconds = time.monotonic() - started
         progress.epoch, progress.done, progress.sums = epoch + 1, 0, _zeros(mesh)
-        after_epoch(epoch, progress.state)
         if epoch % settings.report_every == 0 or epoch == settings.epochs:
             tell(
                 EpochReport(
@@ -144,11 +137,12 @@ def train(
                     loss=loss / samples,
                     regularization=decay / samples,
                     seconds=seconds,
-                    samples_per_second=samples / seconds,
+                    samples_per_second=(samples - before) / seconds,
                     seconds_left=seconds * (settings.epochs - epoch),
                     braked=int(braked),
                 )
             )
+        after_epoch(epoch, progress.state)
         saver.after_epoch(progress, last=epoch == settings.epochs)
     return progress.state
 
@@ -186,14 +180,18 @@ class _Saver:
                 f"{saved.path}: this checkpoint is of another network, data, batch size or seed; "
                 "give another folder, or remove it to begin anew"
             )
-        everywhere = NamedSharding(mesh, P())
-        sums = [jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=everywhere) for one in _zeros(mesh)]
-        like = {"state": abstract_state(spec, settings, mesh, steps=steps), "sums": sums}
+        epoch, done = int(saved.about["epoch"]), int(saved.about["done"])
+        if epoch - 1 + (done > 0) > settings.epochs:
+            raise InputError(
+                f"{saved.path}: this checkpoint is of epoch {epoch - (done == 0)}, {settings.epochs} are asked for; "
+                "give another folder, or remove it to begin anew"
+            )
+        like = {"state": abstract_state(spec, settings, mesh, steps=steps), "sums": _zeros(mesh)}
         tree = checkpoint.restore(saved, like)
-        return _Progress(tree["state"], int(saved.about["epoch"]), int(saved.about["done"]), tree["sums"])
+        return _Progress(tree["state"], epoch, done, tree["sums"])
 
-    def after_step(self, progress: _Progress) -> None:
-        if self._wanted is not None and self._wanted.steps and int(progress.state.step) % self._wanted.steps == 0:
+    def after_step(self, progress: _Progress, *, step: int) -> None:
+        if self._wanted is not None and self._wanted.steps and step % self._wanted.steps == 0:
             self._save(progress)
 
     def after_epoch(self, progress: _Progress, *, last: bool) -> None:
@@ -209,36 +207,34 @@ class _Saver:
         self._last = time.monotonic()
 
 
-def _begin(
-    spec: NetworkSpec,
-    data: TrainingData,
-    settings: TrainSettings,
-    mesh: Mesh,
-    *,
-    weights: Weights | None,
-    steps: int,
-) -> _Progress:
-    biases = _log_odds(spec, data.targets) if weights is None else {}
-    state = create_state(spec, settings, mesh, weights=weights, biases=biases, steps=steps)
+def _begin(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh, *, steps: int) -> _Progress:
+    state = create_state(spec, settings, mesh, biases=_log_odds(spec, data.targets), steps=steps)
     return _Progress(state, 1, 0, _zeros(mesh))
 
 
-def _zeros(mesh: Mesh) -> list[jax.Array]:
-    everywhere = NamedSharding(mesh, P())
-    zeros = (jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
-    return [jax.device_put(zero, everywhere) for zero in zeros]
+def _zeros(mesh: Mesh) -> StepReport:
+    zeros = StepReport(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+    return jax.device_put(zeros, NamedSharding(mesh, P()))
 
 
 def _fingerprint(spec: NetworkSpec, data: TrainingData, settings: TrainSettings) -> str:
-    """Of everything that decides the weights at a step; the number of epochs does only by a cosine schedule."""
-    lasting = settings.model_dump_json(exclude={"epochs", "report_every", "k", "held_out"})
+    """Of everything that decides the weights at a step."""
+    idle = {"report_every", "k", "held_out"}
+    asked = spec.optimizer or OptimizerSpec()
+    if asked.schedule is not Schedule.COSINE or asked.steps:
+        # A training may be given more epochs than it had.
+        idle |= {"epochs"}
+    lasting = settings.model_dump_json(exclude=idle)
     digest = hashlib.sha256(f"{spec!r}{lasting}".encode())
     for role in (data.inputs, data.targets):
         for name, dataset in role.items():
-            parts = (dataset.indptr, dataset.indices) if isinstance(dataset, SparseDataset) else (dataset.values,)
             digest.update(name.encode())
-            for part in parts:
-                digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+            for part in (getattr(dataset, field.name) for field in fields(dataset) if field.name not in _NAMES):
+                if isinstance(part, np.ndarray):
+                    digest.update(f"{part.dtype}{part.shape}".encode())
+                    digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+                else:
+                    digest.update(repr(part).encode())
     return digest.hexdigest()
 
 

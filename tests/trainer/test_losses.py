@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from trainer.dense import DenseBatch
-from trainer.losses import LossSpec, Shard, check_targets, fits, sample_losses, takes_logits
+from trainer.losses import LossSpec, Shard, sample_losses, takes_logits
+from trainer.network_names import fits_output, why_not_target
 from trainer.network_types import Activation, DeltaBoost, ErrorFunction, MarginalScale
 from trainer.sparse import SparseBatch
 
@@ -87,7 +88,7 @@ class Case:
 CASES = [
     Case(loss, activation, targets)
     for loss, activation, targets in product(ErrorFunction, OUTPUTS, ("indicators", "analog", "dense"))
-    if fits(loss, activation) and check_targets(loss, sparse=targets != "dense") is None
+    if fits_output(loss, activation) and why_not_target(loss, sparse=targets != "dense") is None
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -333,19 +334,19 @@ def test_the_marginal_comparisons_are_strict_for_stored_and_other_units() -> Non
 def test_cross_entropies_are_defined_on_probabilities_alone() -> None:
     probabilities = {SIGMOID, SOFT_MAX}
     for loss, allowed in ((CE, probabilities), (SMCE, probabilities), (DSMCE, {SIGMOID})):
-        assert {activation for activation in Activation if fits(loss, activation)} == allowed
+        assert {activation for activation in Activation if fits_output(loss, activation)} == allowed
         assert all(takes_logits(loss, activation) for activation in allowed)
     for loss, activation in product((L1, L2, L2_HINGE, HINGE), Activation):
-        assert fits(loss, activation)
+        assert fits_output(loss, activation)
         assert not takes_logits(loss, activation)
 
 
 def test_hinge_refuses_sparse_targets_and_the_data_scaled_loss_dense_ones() -> None:
     refused = {
-        (loss, sparse) for loss in ErrorFunction for sparse in (True, False) if check_targets(loss, sparse=sparse)
+        (loss, sparse) for loss in ErrorFunction for sparse in (True, False) if why_not_target(loss, sparse=sparse)
     }
     assert refused == {(HINGE, True), (DSMCE, False)}
-    with pytest.raises(ValueError, match="Hinge needs dense targets"):
+    with pytest.raises(ValueError, match="Hinge needs a dense dataset"):
         measured(Case(HINGE, SIGMOID, "indicators"), sparse_batch(ROWS))
-    with pytest.raises(ValueError, match="DATA_SCALED_MARGINAL_CROSS_ENTROPY is not defined on SOFT_MAX layers"):
+    with pytest.raises(ValueError, match="DataScaledMarginalCrossEntropy needs an Output with Activation Sigmoid"):
         measured(Case(DSMCE, SOFT_MAX, "indicators"), sparse_batch(ROWS))

@@ -54,7 +54,6 @@ from trainer.attach import attached, resolve
 from trainer.data.batches import paired_batches
 from trainer.data.netcdf import Dataset, read_datasets, write_datasets
 from trainer.dense import DenseDataset
-from trainer.losses import check_targets, fits
 from trainer.model import Forward
 from trainer.network_names import ACTIVATIONS, fits_output, why_not_target
 from trainer.network_types import (
@@ -67,13 +66,15 @@ from trainer.network_types import (
     NetworkSpec,
     OptimizerName,
     OptimizerSpec,
+    WeightInit,
+    WeightScheme,
 )
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
-from trainer.state import output_losses, weights_of
-from trainer.train import EpochReport, Start, TrainingData, train
-from trainer.weights import Connection, Weights
+from trainer.state import TrainState, output_losses, weights_of
+from trainer.train import EpochReport, TrainingData, train
+from trainer.weights import Connection
 
 SAMPLES, UNITS, COLUMNS = 7, 13, 14
 BATCH, MESH = 8, (2, 2)
@@ -232,12 +233,12 @@ def check_gradient(case: Case, gradient: Found, expected: Matrix) -> None:
 def test_the_language_accepts_what_has_a_loss() -> None:
     for loss, activation in product(ErrorFunction, set(ACTIVATIONS.values())):
         known = {SIGMOID, SOFT_MAX} if loss in (CE, SMCE) else {SIGMOID} if loss is DSMCE else set(FUNCTIONS)
-        assert fits_output(loss, activation) == fits(loss, activation) == (activation in known)
+        assert fits_output(loss, activation) == (activation in known)
         kinds = {case.kind for case in variants(loss, activation)}
         refused = {HINGE: {"Boolean", "analog"}, DSMCE: {"dense"}}.get(loss, set())
         assert kinds == (set(KINDS) - refused if activation in known else set())
         for sparse in (True, False):
-            assert (why_not_target(loss, sparse=sparse) is None) == (check_targets(loss, sparse=sparse) is None)
+            assert (why_not_target(loss, sparse=sparse) is None) == (("Boolean" if sparse else "dense") not in refused)
 
 
 @pytest.mark.parametrize(
@@ -255,13 +256,12 @@ def test_the_language_accepts_what_has_a_loss() -> None:
 def test_a_step_on_indexed_weighted_targets_of_a_file_follows_the_specification(case: Case, tmp_path: Path) -> None:
     """Mean loss, and new weights and biases, of samples read from NetCDF: a file has weights by stored row."""
     case, rng = replace(case, weighted=True, indexed=True), np.random.default_rng(4)
-    inputs, kernel, bias = (
-        rng.normal(0.0, 1.0, shape).astype(np.float32) for shape in ((SAMPLES, 3), (3, UNITS), UNITS)
-    )
+    inputs = rng.normal(0.0, 1.0, (SAMPLES, 3)).astype(np.float32)
     rows = INDEX[::-1].copy()
     of_input = DenseDataset("input", (3,), inputs, rows=rows)
     of_target = replace(dataset_of(case), weights=WEIGHTS[INDEX])
-    report, after = one_step(case, stored(tmp_path, of_input, of_target), Connection(kernel, bias))
+    report, (kernel, bias), after = one_step(case, stored(tmp_path, of_input, of_target))
+    assert kernel is not None
     given: Matrix = inputs[rows].astype(np.float64)
     sums: Matrix = np.add(given @ kernel, bias, dtype=np.float64)
     targets = stored_targets(case.kind).of(INDEX, WEIGHTS[INDEX])
@@ -281,10 +281,11 @@ def stored(folder: Path, of_input: Dataset, of_target: Dataset) -> dict[str, Dat
     return found
 
 
-def one_step(case: Case, found: dict[str, Dataset], start: Connection) -> tuple[EpochReport, Connection]:
-    """What is told of an epoch of one batch, and what it leaves, of a network without hidden layers."""
+def one_step(case: Case, found: dict[str, Dataset]) -> tuple[EpochReport, Connection, Connection]:
+    """What is told of an epoch of one batch, what it began with and what it leaves, without hidden layers."""
     spec, layer = network_of(case)
-    taught = replace(layer, sources=("Input",), dataset="target", ignore_zero=False)
+    drawn = WeightInit(WeightScheme.GAUSSIAN, bias=0.25)
+    taught = replace(layer, sources=("Input",), dataset="target", ignore_zero=False, weight_init=drawn)
     plain = LayerSpec("Input", LayerKind.INPUT, (3,), dataset="input")
     optimizer = OptimizerSpec(OptimizerName.SGD, learning_rate=1.0, weight_decay=0.0)
     spec = resolve(replace(spec, layers=(plain, taught), optimizer=optimizer), found, found)
@@ -293,5 +294,10 @@ def one_step(case: Case, found: dict[str, Dataset], start: Connection) -> tuple[
     )
     settings = TrainSettings(batch_size=BATCH, epochs=1, data_shards=MESH[0])
     told: list[EpochReport] = []
-    state = train(spec, data, settings, mesh=mesh_of(MESH), tell=told.append, start=Start(Weights((start,))))
-    return told[0], weights_of(state, spec).connections[0]
+    learnt: list[Connection] = []
+
+    def after_epoch(_: int, state: TrainState) -> None:
+        learnt.append(weights_of(state, spec).connections[0])
+
+    train(spec, data, settings, mesh=mesh_of(MESH), tell=told.append, after_epoch=after_epoch)
+    return told[0], learnt[0], learnt[1]

@@ -107,7 +107,7 @@ def test_several_inputs_and_outputs_train_and_each_output_can_be_asked() -> None
         "-r", "samples.txt", "-s", "recs", "-k", 3,
     )  # fmt: skip
     done = trainer(*asked)
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "reads the datasets seen, rated; given are rated_input" in done.output
 
 
@@ -205,16 +205,48 @@ def test_data_that_does_not_fit_is_one_error_and_nothing_is_written(network: dic
     write_datasets(Path("in.nc"), [sparse("gl_input", BOARD)])
     write_datasets(Path("out.nc"), [sparse("gl_output", BOARD)])
     done = train({**json.loads(NETWORK), **network})
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert expected in done.output.splitlines()[-1]
     assert not Path("gl.nc").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("-n", "nowhere/gl.nc"), "nowhere/gl.nc: cannot be written: there is no folder "),
+        (("-n", ""), "is a folder; a file is wanted"),
+        (("-alpha", "nan"), "-alpha: "),
+        (("-b", "0"), "-b: "),
+        (("-b", "1_0"), "-b 1_0: no number"),
+        (("--seed", "99999999999999999999"), "--seed: "),
+        (("--checkpoints", "in.nc"), "in.nc: is no folder"),
+    ],
+)
+def test_what_would_fail_in_the_end_is_refused_before_the_first_epoch(flags: tuple[str, str], expected: str) -> None:
+    write_datasets(Path("in.nc"), [sparse("gl_input", BOARD)])
+    write_datasets(Path("out.nc"), [sparse("gl_output", BOARD)])
+    Path("config.json").write_text(NETWORK)
+    given = {"-c": "config.json", "-i": "in.nc", "-o": "out.nc", "-n": "gl.nc", "-b": "16", flags[0]: flags[1]}
+    done = trainer("train", *(word for pair in given.items() for word in pair))
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1].startswith("Error: ")
+    assert expected in done.output
+    assert "NNNetwork::Train" not in done.output
+
+
+def test_no_epochs_leave_the_network_as_it_began() -> None:
+    write_datasets(Path("in.nc"), [sparse("gl_input", BOARD)])
+    write_datasets(Path("out.nc"), [sparse("gl_output", BOARD)])
+    assert losses(train(json.loads(NETWORK), "-e", 0)) == []
+    for name in ("gl.nc", "initial_network.nc"):
+        assert read_network_file(Path(name))[1].connections[0].bias.shape == (8,)
 
 
 def test_more_samples_in_than_out_is_refused() -> None:
     write_datasets(Path("in.nc"), [sparse("gl_input", BOARD)])
     write_datasets(Path("out.nc"), [sparse("gl_output", BOARD[:-1])])
     done = train(json.loads(NETWORK))
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "gl_output of layer Output has 59 samples, gl_input of layer Input has 60" in done.output
 
 
@@ -295,21 +327,24 @@ def test_the_learning_rate_falls_by_its_multiplier_at_each_interval() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"Comand": "Train"}, "$.Comand: CDL::Load_JSON: Unknown keyword: Comand"),
-        ({"PredictionParameters": {}}, "CDL::Load_JSON: Unknown keyword: PredictionParameters"),
+        ({"Comand": "Train"}, "$.Comand: *** CDL::Load_JSON: Unknown keyword:  Comand"),
+        ({"PredictionParameters": {}}, "*** CDL::Load_JSON: Unknown keyword:  PredictionParameters"),
         ({"Command": "Sing"}, "'Sing' is no command"),
         ({"Network": 5}, "$.Network: a string is wanted"),
         ({"Data": []}, "CDL::Load_JSON: Data source file is required to be set"),
         ({"TrainingParameters": {}}, "CDL::Load_JSON: Mode set to Training, requires number of epochs to be set"),
         ({"TrainingParameters": {"Epochs": 1, "Momentum": 1}}, "CDL::Load_JSON: Invalid TrainingParameter: Momentum"),
-        ({"TrainingParameters": {"Epochs": 1, "Optimizer": "best"}}, "'best' is no TrainingParameter Optimizer"),
+        (
+            {"TrainingParameters": {"Epochs": 1, "Optimizer": "best"}},
+            "CDL::Load_JSON: Invalid TrainingParameter Optimizer: best",
+        ),
         ({"Data": ["in.nc", "in.nc"]}, "dataset input is in another file of Data, too"),
     ],
 )
 def test_a_wrong_cdl_is_one_error_with_its_path(changes: dict[str, object], expected: str) -> None:
     board_files()
     done = encoder(**changes)
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == 1, done.output
     assert done.output.count("\n") == 1
     assert expected in done.output
 
@@ -331,8 +366,11 @@ def test_a_killed_training_goes_on_to_the_same_weights(folder: Path) -> None:
         np.testing.assert_array_equal(here.kernel, there.kernel)
         np.testing.assert_array_equal(here.bias, there.bias)
     Path("gl.nc").unlink()
+    refused = train(network, "-e", 4, *flags)
+    assert refused.exit_code == 1
+    assert "this checkpoint is of epoch 6, 4 are asked for" in refused.output
     refused = train({**network, "Denoising": {"p": 0.1}}, "-e", 6, *flags)
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert "this checkpoint is of another network, data, batch size or seed" in refused.output
 
 

@@ -42,4 +42,4 @@ def test_calls_out_of_order_say_what_is_missing(tmp_path: Path):
         recommender.train()
     recommender.generate_output_layer("out")
     with pytest.raises(SettingsError, match="epochs"):
-        recommender.train(epochs=0)
+        recommender.train(epochs=-1)

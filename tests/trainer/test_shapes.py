@@ -36,13 +36,15 @@ def names(layers: tuple[LayerSpec, ...]) -> str:
         (32, 3, 2, 15, 0),
         (7, 3, 3, 2, 0),
         (3, 3, 2, 1, 0),
-        (3, 3, 1, 1, 1),
+        (3, 3, 1, 1, 0),
         (2, 5, 2, 1, 2),
         (1, 1, 1, 1, 0),
         (4, 1, 2, 2, 0),
     ],
 )
-def test_a_window_goes_by_dsstnes_rule(side: int, size: int, stride: int, out: int, padding: int) -> None:
+def test_a_window_goes_by_dsstnes_rule_but_for_a_kernel_as_long_as_its_side(
+    side: int, size: int, stride: int, out: int, padding: int
+) -> None:
     kernel = Kernel((size,), (stride,))
     assert window_sides((side, 9), kernel) == (out,)
     assert window_padding((side, 9), kernel) == (padding,)

@@ -152,3 +152,18 @@ def test_no_device_sees_the_scores_of_all_features() -> None:
         text = ask.lower((params, {}), inputs, None, None, np.int32(wide)).compile().as_text()
     assert f"f32[{batch},{wide // 8}]" in text
     assert f"[{batch},{wide}]" not in text
+
+
+@one_and_many
+def test_units_that_are_not_there_are_not_listed_however_many_names_there_are(shape: tuple[int, int]) -> None:
+    ids, _ = recommended(shape, k=OUTPUTS + 8, live=OUTPUTS + 50)
+    assert (np.sort(ids[:, :OUTPUTS], axis=1) == np.arange(OUTPUTS)).all()
+    assert (ids[:, OUTPUTS:] == NOBODY).all()
+
+
+@one_and_many
+def test_zeros_of_both_signs_are_a_tie(shape: tuple[int, int]) -> None:
+    everything = [list(range(LIVE))] * SAMPLES
+    ids, _ = recommended(shape, k=LIVE, multiply=everything, factors=[[0.0] * LIVE] * SAMPLES)
+    assert (scores_by_hand()[:, :LIVE] < 0).any()
+    np.testing.assert_array_equal(ids, np.tile(np.arange(LIVE), (SAMPLES, 1)))

@@ -2,6 +2,7 @@
 how many shards a batch is dealt to.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -36,8 +37,9 @@ def paired_batches(
     """Input and target batches of the same samples by layer, in `order`; a sparse dataset that is both has one
     batch for both. Raises `ValueError` where datasets differ in their number of samples.
     """
-    samples = _samples([*inputs.values(), *targets.values()])
-    for deal in _deals(order, batch_size_of(batch_size, samples, shards), shards):
+    every = [*inputs.values(), *targets.values()]
+    size = batch_size_of(batch_size, _samples(every), shards)
+    for deal in _deals(order, size, shards, every):
         first = {layer: _batch(dataset, deal, is_input=True) for layer, dataset in inputs.items()}
         made = {id(data): first[layer] for layer, data in inputs.items() if isinstance(data, SparseDataset)}
         second = {
@@ -50,13 +52,14 @@ def paired_batches(
 def input_batches(inputs: Mapping[str, Dataset], *, batch_size: int, shards: int = 1) -> Iterator[dict[str, Batch]]:
     """Input batches by layer, in row order. Raises `ValueError` as `paired_batches` does."""
     samples = _samples(inputs.values())
-    for deal in _deals(np.arange(samples), batch_size_of(batch_size, samples, shards), shards):
+    for deal in _deals(np.arange(samples), batch_size_of(batch_size, samples, shards), shards, inputs.values()):
         yield {layer: _batch(dataset, deal, is_input=True) for layer, dataset in inputs.items()}
 
 
 def single_batches(dataset: SparseDataset, *, batch_size: int, shards: int = 1) -> Iterator[SparseBatch]:
     """Batches in row order."""
-    for deal in _deals(np.arange(dataset.samples), batch_size_of(batch_size, dataset.samples, shards), shards):
+    size = batch_size_of(batch_size, dataset.samples, shards)
+    for deal in _deals(np.arange(dataset.samples), size, shards, [dataset]):
         yield _sparse_batch(dataset, deal)
 
 
@@ -77,6 +80,9 @@ class _Deal:
     """[at most batch]"""
     batch: int
     shards: int
+    usual: Mapping[int, int]
+    """By `id` of a dataset: non-zeros that most parts stay below. They share its capacity, so that few shapes are
+    compiled."""
 
 
 def _samples(datasets: Iterable[Dataset]) -> int:
@@ -95,9 +101,17 @@ def batch_size_of(asked: int, samples: int, shards: int) -> int:
     return min(asked, round_up(max(samples, 1), shards))
 
 
-def _deals(order: npt.NDArray[np.int64], batch: int, shards: int) -> Iterator[_Deal]:
+def _deals(order: npt.NDArray[np.int64], batch: int, shards: int, datasets: Iterable[Dataset]) -> Iterator[_Deal]:
+    sparse = [dataset for dataset in datasets if isinstance(dataset, SparseDataset)]
+    usual = {id(dataset): _usual(dataset, batch // shards) for dataset in sparse}
     for start in range(0, len(order), batch):
-        yield _Deal(order[start : start + batch], batch, shards)
+        yield _Deal(order[start : start + batch], batch, shards, usual)
+
+
+def _usual(dataset: SparseDataset, part: int) -> int:
+    """Two deviations above the mean non-zeros of `part` samples."""
+    lengths = np.diff(dataset.indptr)
+    return int(lengths.mean() * part + 2 * lengths.std() * math.sqrt(part)) if len(lengths) else 0
 
 
 def _batch(dataset: Dataset, deal: _Deal, *, is_input: bool) -> Batch:
@@ -127,9 +141,7 @@ def _sparse_batch(dataset: SparseDataset, deal: _Deal) -> SparseBatch:
     lengths = np.zeros(deal.batch, np.int64)
     lengths[: len(rows)] = dataset.indptr[rows + 1] - dataset.indptr[rows]
     sizes = lengths.reshape(shards, part).sum(axis=1)
-    # Batches below the mean share its capacity: the last, short one needs no compilation of its own.
-    usual = int(dataset.nnz / max(len(dataset.indptr) - 1, 1) * part)
-    capacity = capacity_of(max(int(sizes.max()), usual))
+    capacity = capacity_of(max(int(sizes.max()), deal.usual[id(dataset)]))
     entries = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     # [nnz] places in the batch: shard by shard, entry by entry
     place = np.repeat(np.arange(shards) * capacity, sizes) + entries

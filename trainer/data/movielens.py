@@ -4,7 +4,6 @@ appearance.
 """
 
 import csv
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from trainer.filing import read_lines
 from trainer.sparse import FeatureIndex, SparseDataset, round_up
 
 RATINGS_FILES = ("ratings.csv", "u.data", "ratings.dat")
+_LARGEST = float(np.finfo(np.float32).max)
 _TITLE_FILES: Mapping[str, tuple[str, str, bool]] = {
     "movies.csv": (",", "utf-8", True),
     "u.item": ("|", "latin-1", False),
@@ -79,7 +79,7 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 def _is_number(text: str) -> bool:
     try:
-        return math.isfinite(float(text))
+        return abs(float(text)) <= _LARGEST
     except ValueError:
         return False
 
@@ -113,7 +113,8 @@ def _read_fast(table: Path, separator: str, *, has_header: bool) -> pl.DataFrame
         pl.col(item).alias("item"),
         pl.col(rating).cast(pl.Float64, strict=False).alias("rating"),
     )
-    usable = frame.select(pl.all_horizontal(pl.all().is_not_null(), pl.col("rating").is_finite())).to_series().all()
+    is_usable = pl.all_horizontal(pl.all().is_not_null(), pl.col("rating").abs() <= _LARGEST)
+    usable = frame.select(is_usable).to_series().all()
     return frame if usable else None
 
 

@@ -17,6 +17,8 @@ from trainer.errors import DataError
 
 # What the library answers a file that is damaged or holds what it does not know.
 _LIBRARY_ERRORS = (OSError, RuntimeError, AttributeError, UnicodeDecodeError, MemoryError)
+_MOST_INFLATED, _ALWAYS_READ = 1032, 1 << 26
+"""Bytes that deflate makes of one, and bytes that are read from a file of any size."""
 _NUMBERS = "iuf"
 """NumPy's kinds of types that are numbers."""
 
@@ -119,6 +121,8 @@ class Items:
                 raise self.error(f"{full} has {size} entries, its dimension promises {length}")
             if not isinstance(kind, np.dtype) or kind.kind not in kinds:
                 raise self.error(f"{full} holds {kind}, numbers are wanted")
+            if size * kind.itemsize > max(_MOST_INFLATED * self.path.stat().st_size, _ALWAYS_READ):
+                raise self.error(f"{full} has {size} entries, more than a file of this size holds")
             stored = np.asarray(variable[...]).reshape(-1)
         if stored.dtype.kind not in kinds:
             raise self.error(f"{full} holds lists, numbers are wanted")

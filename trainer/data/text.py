@@ -132,7 +132,9 @@ def read_filter(path: Path, *, features: FeatureIndex, samples: FeatureIndex) ->
             if not tab or sample not in samples.ids:
                 continue
             row = rows[samples.ids[sample]] = (array("I"), array("f"))
-            for piece in data.split(":"):
+            first, *others = data.split(":")
+            # Only of the first piece does DSSTNE cut what follows a further tab.
+            for piece in (first.partition("\t")[0], *others):
                 feature, _, value = piece.partition(",")
                 if feature in features.ids:
                     row[0].append(features.ids[feature])
