@@ -24,6 +24,13 @@ def read_lines(path: Path) -> Iterator[str]:
         raise DataError(f"cannot be read: {error.strerror}", path) from error
 
 
+def cache_folder() -> Path:
+    """Where this program may keep what it can make again; not made here."""
+    # A relative one is to be ignored, says the XDG base directory specification.
+    given = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+    return (given if given.is_absolute() else Path.home().absolute() / ".cache") / "launch-and-train"
+
+
 def check_writable(path: Path) -> None:
     """Refuse a file that could not be written: before the work is done, not after."""
     folder = path.resolve().parent

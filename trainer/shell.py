@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from trainer.errors import TrainerError
+from trainer.filing import cache_folder
 
 _PROGRAMS = {"generateNetCDF": "generate-netcdf", "train": "train", "predict": "predict", "encoder": "encoder"}
 
@@ -25,11 +26,8 @@ def path_line() -> str:
 
 
 def _folder() -> Path:
-    # A relative one is to be ignored, says the XDG base directory specification.
-    given = Path(os.environ.get("XDG_CACHE_HOME") or ".")
-    cache = given if given.is_absolute() else Path.home().absolute() / ".cache"
     # One folder for each environment: two may be on one machine.
-    return cache / "launch-and-train" / "dsstne" / Path(sys.prefix).as_posix().strip("/").replace("/", "-")
+    return cache_folder() / "dsstne" / Path(sys.prefix).as_posix().strip("/").replace("/", "-")
 
 
 def _write(path: Path, verb: str) -> None:

@@ -3,6 +3,8 @@ and a mesh, and tells how every epoch went.
 """
 
 import hashlib
+import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -20,13 +22,16 @@ from jax.sharding import PartitionSpec as P
 from trainer import checkpoint
 from trainer.data.batches import batch_size_of, paired_batches, sample_order
 from trainer.data.netcdf import Dataset
+from trainer.data.prefetch import prefetched
 from trainer.errors import DevicesMissing, InputError, NonFiniteError
+from trainer.filing import cache_folder
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
 from trainer.state import StepReport, TrainState, abstract_state, create_state, make_step
 
+_WORTH_KEEPING_SECONDS = 0.3
 _NAMES = {"name", "sample_names", "features"}
 """Of a dataset: what decides nothing."""
 
@@ -110,14 +115,14 @@ def train(
     for epoch in range(progress.epoch, settings.epochs + 1):
         started, before = time.monotonic(), progress.done * size
         order = sample_order(samples, shuffle=spec.shuffle, seed=settings.seed, epoch=epoch)
-        for batch in paired_batches(
+        batches = paired_batches(
             data.inputs,
             data.targets,
             batch_size=settings.batch_size,
             shards=settings.data_shards,
             order=order[progress.done * size :],
-        ):
-            inputs, targets = to_mesh(batch, mesh)
+        )
+        for inputs, targets in prefetched(to_mesh(batch, mesh) for batch in batches):
             progress.state, report = step(progress.state, inputs, targets)
             progress.sums = add(progress.sums, report)
             progress.done += 1
@@ -151,6 +156,7 @@ def find_devices(at_least: int = 1) -> list[Any]:
     """The devices JAX sees; `DevicesMissing` if they are fewer than promised, or of none of the platforms
     asked for.
     """
+    _keep_programs()
     try:
         devices = jax.devices()
     except RuntimeError as error:
@@ -161,6 +167,29 @@ def find_devices(at_least: int = 1) -> list[Any]:
             "the job would be slower than what is paid for"
         )
     return devices
+
+
+def _keep_programs() -> None:
+    """Let JAX keep what it compiled for the next run on this kind of processor, unless the user says otherwise."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = cache_folder() / "jax" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_SECONDS)
+
+
+def _processor() -> str:
+    """A name for what this processor can do: a program compiled for another may not run here."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = platform.processor()
+    lines = sorted({line for line in text.splitlines() if line.startswith(("flags", "Features", "model name"))})
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 class _Saver:
