@@ -2,22 +2,25 @@
 (DSSTNE spec 2.1). Ratings tables are taken, too.
 """
 
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from trainer.data.features import load_index, write_index
 from trainer.data.movielens import is_ratings, read_ratings
 from trainer.data.netcdf import write_dataset
-from trainer.data.text import Converted, Reading, check_names, convert_text, write_text
+from trainer.data.text import Converted, Reading, check_names, convert_text
 from trainer.errors import DataError, InputError, SettingsError
-from trainer.sparse import FeatureIndex
+from trainer.sparse import FeatureIndex, SparseDataset
 
 Tell = Callable[[str], None]
 
 INDICATOR, ANALOG = "indicator", "analog"
+_AT_ONCE = 1 << 20
 
 _TABLES = frozenset({".csv", ".tsv", ".data", ".dat", ".base", ".test"})
 """Endings that ratings tables have. By its first line alone, DSSTNE text with a malformed one may look like one."""
@@ -111,12 +114,58 @@ def _convert_ratings(
     table = read_ratings(source, analog=reading.analog).dataset
     check_names(table.sample_names or (), table.features.ids if table.features else (), source)
     reading.tell(f"Indexing 1 files\n\tIndexing file: {source}")
-    # By way of text, so that a table obeys the same rules of indexes and rows.
-    with tempfile.TemporaryDirectory() as scratch:
-        text = Path(scratch) / "samples.txt"
-        write_text(table, text)
-        silent = replace(reading, tell=lambda _: None)
-        return convert_text(text, name=options.dataset_name, features=features, samples=samples, reading=silent)
+    return _renumbered(replace(table, name=options.dataset_name), samples, features, reading)
+
+
+def _renumbered(table: SparseDataset, samples: FeatureIndex, features: FeatureIndex, reading: Reading) -> Converted:
+    """The table by the two indexes, as text with a line for each of its rows would be."""
+    known, seen = dict(features.ids), dict(samples.ids)
+    numbers = [seen.setdefault(sample, len(seen)) for sample in table.sample_names or ()]
+    ids, is_known = _ids(table, known, update=reading.update)
+    # A row that has the number of an earlier one replaces it.
+    row_of = {number: row for row, number in enumerate(numbers)}
+    indptr, indices, values = _rows(table, [row_of[number] for number in sorted(row_of)])
+    kept = is_known[indices]
+    indices = ids[indices]
+    if not kept.all():
+        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
+        indices, values = indices[kept], None if values is None else values[kept]
+    names = {number: sample for sample, number in seen.items()}
+    index = FeatureIndex(known)
+    sample_names = [names[number] for number in sorted(row_of)]
+    dataset = SparseDataset(table.name, index.width, indptr, indices, values, sample_names, index)
+    return Converted(dataset, index, FeatureIndex(seen))
+
+
+def _ids(
+    table: SparseDataset, known: dict[str, int], *, update: bool
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]:
+    """Id of each feature of the table, and whether it has one; with `update` unknown ones are added in the order
+    in which its rows have them.
+    """
+    names = table.features.names() if table.features else []
+    ids, is_new = np.zeros(len(names), np.uint32), np.ones(len(names), bool)
+    for start in range(0, table.nnz, _AT_ONCE):
+        block = table.indices[start : start + _AT_ONCE]
+        first, where = np.unique(block[is_new[block]], return_index=True)
+        for number in first[np.argsort(where)].tolist():
+            if update:
+                known.setdefault(names[number], len(known))
+            ids[number] = known.get(names[number], 0)
+        is_new[first] = False
+    return ids, np.array([name in known for name in names], bool)
+
+
+def _rows(
+    table: SparseDataset, rows: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.float32] | None]:
+    """The rows of the table in another order."""
+    if list(rows) == list(range(table.samples)):
+        return table.indptr, table.indices, table.values
+    starts, lengths = table.indptr[:-1][rows], np.diff(table.indptr)[rows]
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    places = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+    return indptr, table.indices[places], None if table.values is None else table.values[places]
 
 
 def _export(now: FeatureIndex, before: FeatureIndex, path: str, tell: Tell) -> None:

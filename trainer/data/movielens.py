@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from trainer.errors import DataError
@@ -17,6 +18,8 @@ from trainer.filing import read_lines
 from trainer.sparse import FeatureIndex, SparseDataset, round_up
 
 RATINGS_FILES = ("ratings.csv", "u.data", "ratings.dat")
+_COLUMNS = ("user", "item", "rating")
+_AT_ONCE = 1 << 20
 _LARGEST = float(np.finfo(np.float32).max)
 _TITLE_FILES: Mapping[str, tuple[str, str, bool]] = {
     "movies.csv": (",", "utf-8", True),
@@ -24,6 +27,8 @@ _TITLE_FILES: Mapping[str, tuple[str, str, bool]] = {
     "movies.dat": ("::", "latin-1", False),
 }
 """Separator, encoding and whether a header comes first."""
+
+_Numbers = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,37 +90,54 @@ def _is_number(text: str) -> bool:
 
 
 def _read(table: Path, separator: str) -> pl.DataFrame:
-    """Columns `user`, `item`, `rating`."""
+    """Columns `user` and `item`, categorical, and `rating`."""
     has_header = _is_header(next(read_lines(table), "").split(separator))
     frame = _read_fast(table, separator, has_header=has_header)
-    if frame is None:
-        # Whatever polars stumbled over, reading line by line finds it and can name it.
-        frame = pl.DataFrame(list(_rows(table, separator, has_header=has_header)), _COLUMNS, orient="row")
-    return frame.unique(["user", "item"], keep="first", maintain_order=True)
-
-
-_COLUMNS: Mapping[str, Any] = {"user": pl.String, "item": pl.String, "rating": pl.Float64}
+    if frame is not None:
+        return frame
+    # Whatever polars stumbled over, reading line by line finds it and can name it.
+    rows = list(_rows(table, separator, has_header=has_header))
+    schema = {"user": pl.String, "item": pl.String, "rating": pl.Float64}
+    return pl.DataFrame(rows, schema, orient="row").select(_cells_of(*_COLUMNS))
 
 
 def _read_fast(table: Path, separator: str, *, has_header: bool) -> pl.DataFrame | None:
     """The table if every line is well-formed, else `None`."""
-    if len(separator) > 1:
-        return None
+    # polars parts by single characters: two of them have an empty column between.
+    step = len(separator)
     try:
-        frame = pl.read_csv(table, separator=separator, has_header=False, skip_rows=int(has_header), infer_schema=False)
+        lines = pl.scan_csv(
+            table,
+            separator=separator[0],
+            quote_char='"' if step == 1 else None,
+            has_header=False,
+            skip_rows=int(has_header),
+            infer_schema=False,
+            glob=False,
+        )
+        names = lines.collect_schema().names()
+        if len(names) <= 2 * step:
+            return None
+        cells = names[: 3 * step : step]
+        # Lines with too many cells are refused only where every column is read.
+        others = [pl.col(name).is_null() for name in names if name not in cells]
+        # In a stream, whose memory does not grow with the text of the table.
+        frame = lines.select(*_cells_of(*cells), *others).collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError):
         return None
-    if frame.width < 3:
-        return None
-    user, item, rating = frame.columns[:3]
-    frame = frame.select(
-        pl.col(user).alias("user"),
-        pl.col(item).alias("item"),
-        pl.col(rating).cast(pl.Float64, strict=False).alias("rating"),
-    )
-    is_usable = pl.all_horizontal(pl.all().is_not_null(), pl.col("rating").abs() <= _LARGEST)
-    usable = frame.select(is_usable).to_series().all()
-    return frame if usable else None
+    is_parted = all(frame[name].all() for number, name in enumerate(names) if number % step)
+    is_usable = is_parted and not any(frame[column].null_count() for column in _COLUMNS)
+    return frame.select(_COLUMNS) if is_usable else None
+
+
+def _cells_of(user: str, item: str, rating: str) -> list[pl.Expr]:
+    """The three columns; a rating is null unless it is a number that 4 bytes hold."""
+    number = pl.col(rating).cast(pl.Float64, strict=False)
+    return [
+        pl.col(user).cast(pl.Categorical).alias("user"),
+        pl.col(item).cast(pl.Categorical).alias("item"),
+        pl.when(number.abs() <= _LARGEST).then(number.cast(pl.Float32)).alias("rating"),
+    ]
 
 
 def _rows(table: Path, separator: str, *, has_header: bool) -> Iterator[tuple[str, str, float]]:
@@ -152,25 +174,67 @@ def _is_utf8(line: str) -> bool:
 def _dataset(frame: pl.DataFrame, *, analog: bool) -> SparseDataset:
     users, samples = _codes(frame["user"])
     items, features = _codes(frame["item"])
-    order = np.argsort(users, kind="stable")
+    values = frame["rating"].to_numpy() if analog else None
+    if (users[1:] < users[:-1]).any():
+        order = _by_number(users)
+        users, items, values = users[order], items[order], _some(values, order)
+    first = _firsts(users, items, features=len(features))
+    if not first.all():
+        users, items, values = users[first], items[first], _some(values, first)
     indptr = np.zeros(len(samples) + 1, np.int64)
     np.cumsum(np.bincount(users, minlength=len(samples)), out=indptr[1:])
     return SparseDataset(
         name="ratings",
         width=round_up(len(features)),
         indptr=indptr,
-        indices=items[order].astype(np.uint32),
-        values=frame["rating"].to_numpy()[order].astype(np.float32) if analog else None,
+        indices=items,
+        values=values,
         sample_names=samples,
         features=FeatureIndex({name: number for number, name in enumerate(features)}),
     )
 
 
-def _codes(column: pl.Series) -> tuple[Any, list[str]]:
+def _codes(column: pl.Series) -> tuple[_Numbers, list[str]]:
     """For each row the number of its value, counted by first appearance; and the values."""
-    names = column.unique(maintain_order=True)
-    codes = column.replace_strict(names, np.arange(len(names)), return_dtype=pl.Int64)
-    return codes.to_numpy(), names.to_list()
+    codes = column.to_physical().to_numpy()
+    first = np.full(int(codes.max()) + 1, len(codes))
+    for start in reversed(range(0, len(codes), _AT_ONCE)):
+        block = codes[start : start + _AT_ONCE]
+        # From behind: of those that are alike the first comes last and stays.
+        first[block[::-1]] = np.arange(start, start + len(block))[::-1]
+    seen = np.flatnonzero(first < len(codes))
+    seen = seen[np.argsort(first[seen])]
+    number = np.zeros(len(first), np.uint32)
+    number[seen] = np.arange(len(seen))
+    return number[codes], column.gather(first[seen]).cast(pl.String).to_list()
+
+
+def _by_number(users: _Numbers) -> npt.NDArray[np.uint64]:
+    """The order that puts like numbers together, each kind as it came."""
+    # Number and place in one: sorting those is many times faster than a stable order.
+    both = users.astype(np.uint64) << np.uint64(32) | np.arange(len(users), dtype=np.uint64)
+    both.sort()
+    return both & np.uint64(0xFFFFFFFF)
+
+
+def _firsts(users: _Numbers, items: _Numbers, *, features: int) -> npt.NDArray[np.bool_]:
+    """Whether each is the first of its user and item; `users` ascend."""
+    first = np.ones(len(users), bool)
+    start = 0
+    while start < len(users):
+        last = users[min(start + _AT_ONCE, len(users)) - 1]
+        end = int(np.searchsorted(users, last, "right"))
+        pairs = users[start:end].astype(np.uint64) * np.uint64(features) + items[start:end]
+        ordered = np.sort(pairs)
+        if (ordered[1:] == ordered[:-1]).any():
+            first[start:end] = False
+            first[start + np.unique(pairs, return_index=True)[1]] = True
+        start = end
+    return first
+
+
+def _some(values: npt.NDArray[np.float32] | None, chosen: Any) -> npt.NDArray[np.float32] | None:
+    return None if values is None else values[chosen]
 
 
 def _titles(folder: Path) -> dict[str, str]:

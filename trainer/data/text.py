@@ -184,11 +184,13 @@ class _Parser:
     def _add(self, plain: Plain) -> None:
         ids = self._lookup.find(plain.names)
         known = ids >= 0
-        ends = np.concatenate([[0], np.cumsum(known)])[plain.ends].tolist()
-        kept = ids[known].astype(np.uint32)
-        values = np.zeros(0, np.float32) if plain.values is None else plain.values[known]
+        ends, values = plain.ends, np.zeros(0, np.float32) if plain.values is None else plain.values
+        if not known.all():
+            ends, ids = np.concatenate([[0], np.cumsum(known)])[ends], ids[known]
+            values = values if plain.values is None else values[known]
+        kept = ids.astype(np.uint32)
         start = 0
-        for sample, end in zip(plain.samples, ends, strict=True):
+        for sample, end in zip(plain.samples, ends.tolist(), strict=True):
             self._put(sample, (kept[start:end], values[start:end]))
             start = end
 

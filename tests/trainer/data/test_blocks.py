@@ -88,6 +88,22 @@ def test_what_is_not_plain_is_left_to_the_reader_of_lines(line: str) -> None:
     assert take_apart(f"x\ty,1\n{line}\n".encode(), values=True) is None
 
 
+def test_numbers_of_any_length_are_the_nearest_floats() -> None:
+    digits = "918273645546372"
+    said = [digits[:length] for length in range(1, 16)] + ["0", "000000012", "99999999", "100000000", "16777217"]
+    said += [f"{digits[:point]}.{digits[point:14]}" for point in range(1, 15)]
+    found = take_apart(("a\t" + ":".join(f"b,{one}" for one in said) + "\n").encode(), values=True)
+    assert found is not None
+    assert found.values is not None
+    assert found.values.tolist() == [np.float32(float(one)) for one in said]
+
+
+def test_a_line_beyond_what_positions_hold_is_left_to_the_reader_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_MOST_BYTES", 8)
+    assert take_apart(b"a\tb:c:d\n", values=False) is not None
+    assert take_apart(b"aa\tb:c:d\n", values=False) is None
+
+
 def test_lines_are_numbered_through_all_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", 64)
     path = tmp_path / "samples.txt"

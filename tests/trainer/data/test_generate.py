@@ -6,11 +6,16 @@ from pathlib import Path
 
 import netCDF4
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from netcdf_types import NC_CHAR, NC_UINT, attribute_type
 from typer.testing import CliRunner, Result
 
 from trainer.cli import app
+from trainer.data import generate
 from trainer.data.generate import GenerateOptions, generate_netcdf
+from trainer.data.movielens import read_ratings
+from trainer.data.text import write_text
 from trainer.errors import DataError, InputError
 
 
@@ -193,6 +198,36 @@ def test_a_ratings_table_obeys_the_same_rules_of_indexes_and_rows():
     assert rows() == [[1], [0, 1]]
     with netCDF4.Dataset("out.nc") as file:
         assert file["sparseData0"][:].tolist() == [3.0, 4.0, 5.0]
+
+
+PLACES = st.dictionaries(st.integers(0, 8).map(str), st.sampled_from([0, 1, 2, 3, 7, 90]), max_size=6)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ratings=st.lists(st.tuples(*3 * [st.integers(0, 8)]), min_size=1, max_size=30),
+    known=st.tuples(PLACES, PLACES),
+    flag=st.sampled_from(["create", "merge", ""]),
+    kind=st.sampled_from(["indicator", "analog"]),
+)
+def test_a_ratings_table_gives_what_text_with_its_rows_gives(
+    *, ratings: list[tuple[int, int, int]], known: tuple[dict[str, int], dict[str, int]], flag: str, kind: str
+):
+    Path("u.data").write_text("".join(f"{user}\t{item}\t{value}\n" for user, item, value in ratings))
+    write_text(read_ratings(Path("u.data"), analog=True).dataset, Path("in.txt"))
+    found: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "_AT_ONCE", 4)
+        for source in ("in.txt", "u.data"):
+            for name, ids in zip(("samples", "features"), known, strict=True):
+                Path(name).write_text("".join(f"{one}\t{number}\n" for one, number in ids.items()))
+            said = convert(None, source, kind=kind, create=flag == "create", merge=flag == "merge")
+            told = [line for line in said if line.startswith(("Exported", "Raw", "Rounded"))]
+            with netCDF4.Dataset("out.nc") as file:
+                file.set_auto_mask(False)
+                values = file["sparseData0"][:].tolist() if kind == "analog" else None
+            found.append((rows(), values, attribute("width0"), index("samples"), index("features"), told))
+    assert found[1] == found[0]
 
 
 @pytest.mark.parametrize("item", ["Heat, 1995", "a:b"])

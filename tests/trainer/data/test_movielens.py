@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from trainer.data import movielens
 from trainer.data.load import load_data
 from trainer.data.movielens import is_ratings, read_ratings
 from trainer.errors import DataError
@@ -50,6 +53,15 @@ def test_of_two_ratings_of_one_item_the_first_counts(tmp_path: Path):
     found = read_ratings(table(tmp_path, HEADER + "1,2,5,0\n2,2,3,0\n1,2,1,9\n"), analog=True).dataset
     assert found.values is not None
     assert (found.nnz, found.values.tolist()) == (2, [5.0, 3.0])
+
+
+def test_a_path_is_no_pattern(tmp_path: Path):
+    for name in ("[ab]", "a"):
+        (tmp_path / name).mkdir()
+        table(tmp_path / name, HEADER + f"1,{name},3,4\n")
+    dataset = load_data(tmp_path / "[ab]").dataset
+    assert dataset.features is not None
+    assert dataset.features.names() == ["[ab]"]
 
 
 def test_quoted_cells_are_one_cell_each(tmp_path: Path):
@@ -151,3 +163,54 @@ def test_the_quick_and_the_careful_reading_agree(tmp_path: Path):
     assert first.features == second.features
     for one, other in ((first.indptr, second.indptr), (first.indices, second.indices), (first.values, second.values)):
         np.testing.assert_array_equal(one, other)
+
+
+NAMES = st.sampled_from(["1", "01", "2", "10", "a b", "é", "a name of more than twelve bytes", "4294967296"])
+RATINGS = st.sampled_from(
+    [("3", 3.0), ("0.5", 0.5), ("-1e3", -1000.0), ("1e-40", float(np.float32(1e-40))), ("+2", 2.0)]
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ratings=st.lists(st.tuples(NAMES, NAMES, RATINGS), min_size=1, max_size=40), form=st.sampled_from(list(TABLES)))
+def test_a_table_is_rows_of_users_and_ratings_as_they_appear(
+    tmp_path: Path, *, ratings: list[tuple[str, str, tuple[str, float]]], form: str
+):
+    expected: dict[str, dict[str, float]] = {}
+    for user, item, (_, value) in ratings:
+        expected.setdefault(user, {}).setdefault(item, value)
+    parting = {"ratings.csv": ",", "u.data": "\t", "ratings.dat": "::"}[form]
+    lines = [parting.join((user, item, said, "7")) for user, item, (said, _) in ratings]
+    (tmp_path / form).write_text("\n".join(lines) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(movielens, "_AT_ONCE", 4)
+        found = read_ratings(tmp_path / form, analog=True).dataset
+    assert found.features is not None
+    assert found.values is not None
+    names = found.features.names()
+    assert names == list(dict.fromkeys(item for _, item, _ in ratings))
+    assert found.sample_names == list(expected)
+    assert [names[number] for number in found.indices] == [item for row in expected.values() for item in row]
+    assert found.values.tolist() == [value for row in expected.values() for value in row.values()]
+    assert np.diff(found.indptr).tolist() == [len(row) for row in expected.values()]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("1::2::3:5::0", None),
+        ("1:5::2::3::0", "2"),
+        ("1::a:b::3::0", "a:b"),
+        ("1::2:::3::0", None),
+        ('1::"2::3::0', '"2'),
+    ],
+)
+def test_single_colons_do_not_part_the_form_of_two(tmp_path: Path, line: str, name: str | None):
+    folder = table(tmp_path, f"1::7::3::0\n{line}\n", "ratings.dat")
+    if name is None:
+        with pytest.raises(DataError, match=r"ratings\.dat:2: user, item and rating are wanted"):
+            read_ratings(folder)
+    else:
+        found = read_ratings(folder).dataset
+        assert found.features is not None
+        assert found.features.names() == ["7", name]
