@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check fix wheel lock clean
+.PHONY: help demo test lint check fix bench wheel lock clean
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,14 @@ fix: $(READY) ## mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/python tests/reference.py --write
 
+bench: $(READY) .bench/.ready ## measure beside peers
+	$(BIN)/python -m benchmarks --peers .bench/bin/python
+
+.bench/.ready: benchmarks/requirements.lock | $(READY)
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python .bench
+	$(UV) pip install --quiet --python .bench/bin/python --require-hashes -r $<
+	@touch $@
+
 wheel: $(READY) ## build the wheel into dist/
 	$(UV) build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
 
@@ -50,4 +58,4 @@ lock: ## pin every dependency anew
 		pyproject.toml --output-file requirements.lock
 
 clean: ## forget the environment and everything built
-	rm -rf $(VENV) dist build runs
+	rm -rf $(VENV) .bench dist build runs

@@ -107,6 +107,37 @@ def check(network: Network, data: Data, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(counts) if as_json else text)
 
 
+@app.command()
+def capacity(
+    network: Network,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Read for its shape; without it the next three are given.", show_default=False),
+    ] = None,
+    items: Annotated[int, typer.Option("--items", min=0, help="Features.", show_default=False)] = 0,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="Samples.", show_default=False)] = 0,
+    per_sample: Annotated[
+        float, typer.Option("--per-sample", min=0, help="Features a sample has on average.", show_default=False)
+    ] = 0.0,
+    batch_size: BatchSize = 256,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs.")] = 1,
+    data_shards: Annotated[int, typer.Option("--data-shards", min=1, help="Parts of a batch.")] = 1,
+    optimizer: Annotated[str, typer.Option("--optimizer", help="Its name.", show_default="the network's own")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what a training needs of each device, and which GPUs hold it, without a device."""
+    from trainer.capacity import Question, capacity_text, use_virtual_devices
+    from trainer.capacity import capacity as ask
+    from trainer.settings import TrainSettings
+
+    with _answering():
+        use_virtual_devices(devices)
+        settings = TrainSettings.of(batch_size=batch_size, data_shards=data_shards)
+        question = Question.of(network, data, (items, samples, per_sample), optimizer)
+        answer = ask(question.network, question.shape, settings, devices=devices)
+        typer.echo(json.dumps(answer.to_json()) if as_json else capacity_text(answer))
+
+
 @app.command(
     cls=flag_command(
         Required("-c", "config file was not specified.", readable("config file")),
@@ -222,7 +253,11 @@ def predict(
 
 
 @app.command(context_settings={"help_option_names": ["--help"]})
-def encoder(cdl: Annotated[Path, typer.Argument(help="CDL file: what to do, in DSSTNE's words.")]) -> None:
+def encoder(
+    cdl: Annotated[
+        Path | None, typer.Argument(help="CDL file: what to do, in DSSTNE's words.", show_default=False)
+    ] = None,
+) -> None:
     """Train, predict or validate as a CDL file says (DSSTNE's encoder)."""
     from trainer.encoder import run_encoder
 

@@ -1,0 +1,26 @@
+"""How large the rows are: the sizes the bars are stated for, and small ones that only show that every row runs."""
+
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Sizes and how often."""
+
+    runs: int = 7
+    items: int = 26_744
+    users: int = 138_493
+    per_user: int = 144
+    wide: int = 1024
+    """Units of each of the published benchmark's three hidden layers."""
+    narrow: int = 128
+    """Units of the sample network's hidden layer."""
+    batch: int = 256
+    is_small: bool = False
+    """Too small for the bars to mean anything."""
+    peers: str = sys.executable
+    """Python of the environment that has the peers."""
+
+
+SMALL = Scale(runs=1, items=1500, users=600, per_user=30, wide=32, narrow=16, batch=64, is_small=True)
