@@ -15,7 +15,7 @@ from trainer.sparse import SparseBatch
 from trainer.state import TrainState, create_state, make_step, weights_of
 from trainer.weights import Weights
 
-MESHES = [(1, 1), (1, 2), (1, 8), (2, 4)]
+MESHES = [(1, 1), (1, 2), (1, 8), (2, 4), (8, 1)]
 
 Rows = Sequence[Sequence[int]]
 

@@ -77,7 +77,7 @@ def _taught(layer: LayerSpec, inputs: Found, targets: Found) -> LayerSpec:
     if layer.kind is LayerKind.INPUT and layer.dataset in inputs:
         dataset = inputs[layer.dataset]
         sparse = isinstance(dataset, SparseDataset)
-        return replace(layer, sparse=layer.sparse and sparse, analog=sparse and dataset.values is not None)
+        return replace(layer, sparse=sparse, denoised=layer.sparse, analog=sparse and dataset.values is not None)
     if layer.kind is LayerKind.OUTPUT and layer.dataset in targets:
         dataset = targets[layer.dataset]
         return replace(layer, ignore_zero=isinstance(dataset, SparseDataset) and dataset.ignore_zero)

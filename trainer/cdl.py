@@ -54,7 +54,8 @@ class Cdl:
     """`lambda`, the L2 weight decay."""
     checkpoint_interval: int = 1
     checkpoint_name: str = "check"
-    optimizer: OptimizerName = OptimizerName.SGD
+    optimizer: OptimizerName | None = None
+    """`None`: as the network says, which is SGD unless it has an `Optimizer`."""
     results: Path = Path("network.nc")
     batch_size: int = 1024
     shuffle: bool | None = None
@@ -106,9 +107,9 @@ def _command(root: Node, members: Members) -> Command:
     return members.choice("Command", {one.value: one for one in Command}, Command.TRAIN, what="command")
 
 
-def _optimizer(node: Node | None) -> OptimizerName:
+def _optimizer(node: Node | None) -> OptimizerName | None:
     if node is None:
-        return OptimizerName.SGD
+        return None
     known = {name.lower(): optimizer for name, optimizer in OPTIMIZERS.items()}
     if node.text().lower() not in known:
         known_text = ", ".join(OPTIMIZERS)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from trainer.attach import attached, check_samples, resolve
 from trainer.cdl import Cdl, Command, read_cdl
 from trainer.data.netcdf import Dataset, read_datasets
-from trainer.errors import DataError, InputError, TrainerError
+from trainer.errors import DataError, InputError, SettingsError, TrainerError
 from trainer.filing import check_writable
 from trainer.network import read_network
 from trainer.network_file import read_network_file, write_network
@@ -32,8 +32,10 @@ _STEP = 1e-3
 """Of the numeric gradient; errors up to 20 times this are let pass."""
 
 
-def run_encoder(path: Path, *, say: Say) -> None:
+def run_encoder(path: Path | None, *, say: Say) -> None:
     """Do what the CDL file at `path` asks for; its paths are relative to the working directory."""
+    if path is None:
+        raise SettingsError("a CDL file is wanted")
     cdl = read_cdl(path)
     {Command.TRAIN: _train, Command.PREDICT: _predict, Command.VALIDATE: _validate}[cdl.command](cdl, say)
 
@@ -43,16 +45,17 @@ def _train(cdl: Cdl, say: Say) -> None:
         check_writable(path)
     spec, data = _network_and_data(cdl)
     settings = _settings(cdl)
+    named = replace(spec, checkpoint_name=cdl.checkpoint_name, checkpoint_interval=cdl.checkpoint_interval)
 
     def after_epoch(epoch: int, state: TrainState) -> None:
         if epoch and epoch % cdl.checkpoint_interval == 0:
             path = Path(f"{cdl.checkpoint_name}{epoch}.nc")
             say(f"NNNetwork::Train: saving checkpoint {path}")
-            write_network(path, spec, weights_of(state, spec))
+            write_network(path, named, weights_of(state, spec))
 
     mesh = make_mesh(1, find_devices())
     state = train(spec, data, settings, mesh=mesh, tell=lambda report: say(epoch_text(report)), after_epoch=after_epoch)
-    write_network(cdl.results, spec, weights_of(state, spec))
+    write_network(cdl.results, named, weights_of(state, spec))
     say(f"Network written to {cdl.results}")
 
 
@@ -94,7 +97,7 @@ def _network_and_data(cdl: Cdl) -> tuple[NetworkSpec, TrainingData]:
     asked = spec.optimizer or OptimizerSpec()
     spec = replace(
         spec,
-        optimizer=replace(asked, name=cdl.optimizer),
+        optimizer=asked if cdl.optimizer is None else replace(asked, name=cdl.optimizer),
         shuffle=spec.shuffle if cdl.shuffle is None else cdl.shuffle,
     )
     data = TrainingData(

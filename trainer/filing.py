@@ -36,6 +36,8 @@ def check_writable(path: Path) -> None:
     folder = path.resolve().parent
     if path.is_dir() or not path.name:
         raise DataError("is a folder; a file is wanted", path)
+    if path.exists() and not path.is_file():
+        raise DataError("is no regular file; it is not replaced", path)
     if not folder.is_dir():
         raise DataError(f"cannot be written: there is no folder {folder}", path)
     if not os.access(folder, os.W_OK):

@@ -210,7 +210,7 @@ class Network(nnx.Module):
         return getattr(self, group_of(connection, self.shards))[str(number)]
 
     def _corruption(self, layer: LayerSpec, training: Training | None) -> Corruption:
-        denoising = self.spec.denoising if layer.sparse else 0.0
+        denoising = self.spec.denoising if layer.sparse and layer.denoised else 0.0
         if training is None or denoising == 0:
             return Corruption(layer.normalize, 0.0, None)
         return Corruption(layer.normalize, denoising, self._rng(layer, training))

@@ -72,7 +72,8 @@ class Putter:
         """The fields of `spec`; of the extensions those that are not as in `blank`."""
         for name, path, kind, _, extra in fields:
             value, default = attrgetter(path)(spec), attrgetter(path)(blank)
-            if value is None or (extra and default is not None and self._stored(name, value, kind) == kind(default)):
+            is_default = value == default or (default is not None and self._stored(name, value, kind) == kind(default))
+            if value is None or (extra and is_default):
                 continue
             self.put(name, value, kind)
 

@@ -53,6 +53,9 @@ _NETWORK_FIELDS = (
     Field("deltaBoost_zero", "delta_boost.zero"), Field("SMCE_oneScale", "marginal.one_scale"),
     Field("SMCE_zeroScale", "marginal.zero_scale"), Field("SMCE_oneTarget", "marginal.one_target"),
     Field("SMCE_zeroTarget", "marginal.zero_target"), Field("ShuffleIndices", "shuffle", bool),
+    Field("checkpoint_name", "checkpoint_name", str, extra=True),
+    Field("checkpoint_interval", "checkpoint_interval", np.int32, extra=True),
+    Field("checkpoint_epochs", "checkpoint_epochs", np.int32, extra=True),
     Field("bfloat16", "bfloat16", bool, extra=True),
 )  # fmt: skip
 _OPTIMIZER_FIELDS = (
@@ -123,7 +126,8 @@ def _write_globals(put: Putter, spec: NetworkSpec, connections: int) -> None:
 
 def _write_layer(put: Putter, layer: LayerSpec, spec: NetworkSpec) -> None:
     put.fields(_LAYER_FIELDS, layer, LayerSpec("", LayerKind.INPUT))
-    is_denoised = layer.kind is LayerKind.INPUT and layer.sparse and single(spec.denoising) > 0
+    denoises = single(spec.denoising) > 0
+    is_denoised = layer.kind is LayerKind.INPUT and layer.sparse and layer.denoised and denoises
     bits = (layer.sparse, _SPARSE), (is_denoised, _DENOISING), (layer.batch_normalization, _BATCH_NORMALIZATION)
     put.put("attributes", sum(bit for is_set, bit in bits if is_set))
     put.put("dimensions", len(layer.sides))
@@ -249,14 +253,13 @@ def _read_layer(get: Getter, *, denoises: bool) -> LayerSpec:
     convolves = layer.type is LayerType.CONVOLUTIONAL
     dimensions = get.integer("dimensions", 1, len(_SIDES))
     shape = _read_sides(get, windows + 1 if convolves else dimensions)
-    # DSSTNE marks an input as sparse for its data, and as denoised where the network's author called it sparse.
-    is_sparse = bits & _SPARSE and (layer.kind is not LayerKind.INPUT or not denoises or bits & _DENOISING)
     return replace(
         layer,
         shape=shape,
         sources=get.texts("source"),
         skips=get.texts("skip"),
-        sparse=bool(is_sparse),
+        sparse=bool(bits & _SPARSE),
+        denoised=not (layer.kind is LayerKind.INPUT and denoises and bits & _SPARSE) or bool(bits & _DENOISING),
         batch_normalization=bool(bits & _BATCH_NORMALIZATION),
         kernel=Kernel(size, stride),
         filters=shape[-1] if convolves else 0,

@@ -245,6 +245,9 @@ class LayerSpec:
     """Extension: factor of an Output layer's loss."""
     analog: bool = False
     """An Input layer trained on values, not on indicators; learnt from its dataset."""
+    denoised: bool = True
+    """An Input layer whose stored features the network's denoising hides, if it is sparse. DSSTNE takes sparseness from
+    the dataset, this from the network's author."""
     ignore_zero: bool = False
     """An Output layer whose units cost nothing where no target is stored; learnt from its dataset."""
 
@@ -291,6 +294,12 @@ class NetworkSpec:
     response_normalization: ResponseNormalization = ResponseNormalization()
     maxout_k: int = 2
     delta_boost: DeltaBoost = DeltaBoost()
+    checkpoint_name: str = ""
+    """What network files kept on the way are called before their epoch's number; as the two below kept for the file."""
+    checkpoint_interval: int = 0
+    """Epochs between two of them."""
+    checkpoint_epochs: int = 0
+    """Epochs since the last."""
     bfloat16: bool = False
     """Extension: products are computed in bfloat16 and summed in float32; parameters stay float32."""
 

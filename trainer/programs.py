@@ -5,7 +5,7 @@ the result written. `predict` lies in `serving.py`, `generateNetCDF` in `data/ge
 import resource
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -82,16 +82,17 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     )
     check_samples({**data.inputs, **data.targets}, files.targets)
     mesh = make_mesh(settings.data_shards, find_devices())
+    named = replace(spec, checkpoint_name=str(files.result), checkpoint_interval=_SAVE_EVERY)
     say(f"NNNetwork::SetCheckPoint: filename set to {files.result}, interval set to {_SAVE_EVERY} epochs.")
     say(f"NNNetwork::SetTrainingMode: Optimizer is now {_OPTIMIZER_NAMES[rates_of(spec, settings).name.name]}")
 
     def after_epoch(epoch: int, state: TrainState) -> None:
         if epoch == 0:
-            write_network(_INITIAL, spec, weights_of(state, spec))
+            write_network(_INITIAL, named, weights_of(state, spec))
         elif epoch % _SAVE_EVERY == 0:
             path = files.result.with_name(f"{files.result.name}{epoch}.nc")
             say(f"NNNetwork::Train: saving checkpoint {path}")
-            write_network(path, spec, weights_of(state, spec))
+            write_network(path, named, weights_of(state, spec))
 
     state = train(
         spec,
@@ -102,7 +103,7 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         checkpoints=files.checkpoints,
         after_epoch=after_epoch,
     )
-    write_network(files.result, spec, weights_of(state, spec))
+    write_network(files.result, named, weights_of(state, spec))
     say(
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"

@@ -145,9 +145,11 @@ class _Predicted:
             yield sample
 
 
-def _input_layers(spec: NetworkSpec, files: PredictFiles) -> dict[str, LayerSpec]:
+def _input_layers(spec: NetworkSpec, files: PredictFiles) -> dict[str, list[LayerSpec]]:
     """The Input layers by dataset name, if just these datasets are given."""
-    layers = {layer.dataset: layer for layer in spec.inputs}
+    layers: dict[str, list[LayerSpec]] = {}
+    for layer in spec.inputs:
+        layers.setdefault(layer.dataset, []).append(layer)
     given = (f"{files.dataset}_input", *files.more)
     if set(given) != set(layers):
         raise NetworkError(
@@ -157,7 +159,7 @@ def _input_layers(spec: NetworkSpec, files: PredictFiles) -> dict[str, LayerSpec
 
 
 def _read_inputs(
-    layers: Mapping[str, LayerSpec], files: PredictFiles, options: PredictOptions
+    layers: Mapping[str, Sequence[LayerSpec]], files: PredictFiles, options: PredictOptions
 ) -> tuple[dict[str, Dataset], FeatureIndex]:
     """The dataset of every Input layer by its name, and the samples, numbered as they appear. The main dataset and
     its samples are left in the working directory, as DSSTNE does.
@@ -166,16 +168,18 @@ def _read_inputs(
     samples = FeatureIndex({})
     inputs: dict[str, Dataset] = {}
     for name, (text, index_path) in {main: (files.samples, files.input_features), **files.more}.items():
-        layer, features = layers[name], read_index(index_path)
-        _check_width(features, layer, index_path)
-        analog = options.kind == ANALOG if options.kind else layer.analog
+        features = read_index(index_path)
+        for layer in layers[name]:
+            _check_width(features, layer, index_path)
+        analog = options.kind == ANALOG if options.kind else any(layer.analog for layer in layers[name])
         reading = Reading(analog=analog, update=False)
         found = convert_text(text, name=name, features=features, samples=samples, reading=reading)
         if name == main:
             samples = found.samples
             write_dataset(found.dataset, Path(f"{main}_predict.nc"))
             write_index(samples, Path(f"{main}_predict.samplesIndex"))
-        inputs[layer.name] = found.dataset if name == main else _aligned(found.dataset, samples)
+        rows = found.dataset if name == main else _aligned(found.dataset, samples)
+        inputs |= {layer.name: rows for layer in layers[name]}
     return inputs, samples
 
 

@@ -103,8 +103,9 @@ def _best_of_shard(
         row, column = multiply.rows, _columns(multiply, first, units)
         old = scores.at[row, column].get(mode="fill", fill_value=0.0)
         scores = scores.at[row, column].set(old * multiply.values, mode="drop")
-    # top_k would put 0 before -0, which are a tie.
+    # top_k would put 0 before -0, which are a tie, and what is no number before all.
     scores = jnp.where(scores == 0.0, 0.0, scores)
+    scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
     scores = jnp.where((jnp.arange(units) + first < live)[None, :], scores, -jnp.inf)
     if exclude is not None:
         scores = scores.at[exclude.rows, _columns(exclude, first, units)].set(-jnp.inf, mode="drop")

@@ -206,7 +206,7 @@ class _Saver:
             return None
         if saved.about.get("fingerprint") != self._fingerprint:
             raise InputError(
-                f"{saved.path}: this checkpoint is of another network, data, batch size or seed; "
+                f"{saved.path}: this checkpoint is of another network, other data or other settings; "
                 "give another folder, or remove it to begin anew"
             )
         epoch, done = int(saved.about["epoch"]), int(saved.about["done"])

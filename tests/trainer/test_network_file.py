@@ -344,7 +344,8 @@ def test_what_the_format_calls_optional_may_be_absent_and_what_it_does_not_know_
     attributes |= {"checkpoint_name": (C, "gl.nc"), "checkpoint_interval": (I, 10), "someone_elses": (F, 1.0)}
     # On several devices DSSTNE stores one device's part here.
     attributes["weight0_width"] = (U8, 1)
-    assert read_network_file(write_by_hand(tmp_path / "gl.nc", attributes, literal_vectors()))[0] == LITERAL_SPEC
+    read = read_network_file(write_by_hand(tmp_path / "gl.nc", attributes, literal_vectors()))[0]
+    assert read == replace(LITERAL_SPEC, checkpoint_name="gl.nc", checkpoint_interval=10)
 
 
 def test_sides_count_even_where_dimensions_says_fewer(tmp_path: Path) -> None:
@@ -356,7 +357,7 @@ def test_sides_count_even_where_dimensions_says_fewer(tmp_path: Path) -> None:
 def test_an_input_that_dsstne_does_not_denoise_is_not_denoised_here(tmp_path: Path) -> None:
     attributes = LITERAL | {"layer0_attributes": (U, 1)}
     read = read_network_file(write_by_hand(tmp_path / "gl.nc", attributes, literal_vectors()))[0]
-    assert (read.denoising, read.layer("Input").sparse) == (0.2, False)
+    assert (read.denoising, read.layer("Input").sparse, read.layer("Input").denoised) == (0.2, True, False)
 
 
 def test_a_penalty_and_a_denoising_that_are_switched_off_are_off(tmp_path: Path) -> None:

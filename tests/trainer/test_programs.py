@@ -137,6 +137,38 @@ def test_predict_lines_several_inputs_up_by_sample_name() -> None:
     assert asked("--also", "rated=empty.txt,features") != straight
 
 
+def test_two_input_layers_may_read_one_dataset() -> None:
+    network = json.loads(NETWORK)
+    first, hidden, output = network["Layers"]
+    network["Layers"] = [first, {**first, "Name": "Again"}, {**hidden, "Source": ["Input", "Again"]}, output]
+    write_datasets(Path("in.nc"), [sparse("gl_input", BOARD)])
+    write_datasets(Path("out.nc"), [sparse("gl_output", BOARD)])
+    losses(train(network, "-e", 2))
+    write_checkerboard(Path("samples.txt"))
+    done = trainer(
+        "predict", "-d", "gl", "-n", "gl.nc", "-i", index("features"), "-o", "features", "-f", "samples.txt",
+        "-r", "samples.txt", "-s", "recs", "-k", 3,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert len(Path("recs").read_text().splitlines()) == SAMPLES
+
+
+def test_a_network_file_says_what_the_run_was_told() -> None:
+    network = json.loads(NETWORK)
+    del network["Layers"][0]["Sparse"]
+    write_datasets(Path("in.nc"), [sparse("gl_input", BOARD)])
+    write_datasets(Path("out.nc"), [sparse("gl_output", BOARD)])
+    losses(train(network, "-e", 1))
+    with netCDF4.Dataset("gl.nc") as file:
+        # Sparse by its data, not denoised as its author did not call it sparse.
+        assert int(file.getncattr("layer0_attributes")) == 1
+        assert file.getncattr("checkpoint_name") == "gl.nc"
+        assert (file.getncattr("checkpoint_interval").dtype, int(file.getncattr("checkpoint_interval"))) == (
+            np.int32,
+            10,
+        )
+
+
 def test_values_of_samples_are_served_where_the_network_was_trained_on_values() -> None:
     network = json.loads(NETWORK)
     write_datasets(Path("in.nc"), [sparse("gl_input", BOARD, values=True)])
@@ -314,6 +346,16 @@ def test_a_cdl_trains_predicts_and_validates() -> None:
     assert done.output.endswith("Validation passed\n")
 
 
+def test_a_cdl_that_names_no_optimizer_leaves_the_networks_own() -> None:
+    board_files()
+    own = {key: value for key, value in CDL["TrainingParameters"].items() if key != "Optimizer"}  # type: ignore[union-attr]
+    as_network = losses(encoder(TrainingParameters=own))
+    assert as_network == losses(encoder(TrainingParameters={**own, "Optimizer": "adam"}))
+    assert as_network != losses(encoder(TrainingParameters={**own, "Optimizer": "sgd"}))
+    done = trainer("encoder")
+    assert (done.exit_code, done.output) == (1, "Error: a CDL file is wanted\n")
+
+
 def test_the_learning_rate_falls_by_its_multiplier_at_each_interval() -> None:
     board_files()
     still = {**CDL["TrainingParameters"], "AlphaInterval": 1, "AlphaMultiplier": 0.0}  # type: ignore[dict-item]
@@ -371,7 +413,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(folder: Path) -> None:
     assert "this checkpoint is of epoch 6, 4 are asked for" in refused.output
     refused = train({**network, "Denoising": {"p": 0.1}}, "-e", 6, *flags)
     assert refused.exit_code == 1
-    assert "this checkpoint is of another network, data, batch size or seed" in refused.output
+    assert "this checkpoint is of another network, other data or other settings" in refused.output
 
 
 SCRIPT = """

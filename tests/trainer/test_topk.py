@@ -167,3 +167,11 @@ def test_zeros_of_both_signs_are_a_tie(shape: tuple[int, int]) -> None:
     ids, _ = recommended(shape, k=LIVE, multiply=everything, factors=[[0.0] * LIVE] * SAMPLES)
     assert (scores_by_hand()[:, :LIVE] < 0).any()
     np.testing.assert_array_equal(ids, np.tile(np.arange(LIVE), (SAMPLES, 1)))
+
+
+def test_scores_that_are_no_number_come_last_and_are_listed() -> None:
+    ids, _ = recommended(
+        (1, 2), k=LIVE, multiply=[[4], *[[]] * (SAMPLES - 1)], factors=[[np.nan], *[[]] * (SAMPLES - 1)]
+    )
+    assert ids[0, -1] == 4
+    assert (np.sort(ids, axis=1) == np.arange(LIVE)).all()

@@ -148,7 +148,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         {"data": TrainingData({"Input0": replace(IN, values=np.ones(IN.nnz, np.float32))}, DATA.targets)},
     ]
     for other in others:
-        with pytest.raises(InputError, match="this checkpoint is of another network, data, batch size or seed"):
+        with pytest.raises(InputError, match="this checkpoint is of another network, other data or other settings"):
             trained(saved, **other)
 
 
