@@ -5,6 +5,8 @@ since what lies in an HDF5 file is guarded by checksums.
 import faulthandler
 import os
 import shutil
+import signal
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +23,7 @@ _CONTAINERS: Sequence[Container] = get_args(Container)
 _UNWRITABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, OverflowError, OSError, MemoryError)
 """What the library answers to a file that cannot be."""
 
+_LONGEST_WRITING_SECONDS = 15.0
 _MOST_BYTES = 1 << 22
 _LARGE = 1 << 20
 """Entries of a variable that are not written any more: only its size stands in the file."""
@@ -108,9 +111,20 @@ def restructured(rng: Random, sources: Sequence[Path], folder: Path, count: int 
                     (folder / f"{number}.txt").write_text(note, encoding="utf-8", errors="backslashreplace")
         finally:
             os._exit(0)
-    os.waitpid(child, 0)
+    _wait(child)
     made = ((note.with_suffix(".nc"), note.read_text(encoding="utf-8")) for note in sorted(folder.glob("*.txt")))
     return [(path.read_bytes(), note) for path, note in made if path.stat().st_size <= _MOST_BYTES]
+
+
+def _wait(child: int) -> None:
+    """Until the child is gone, or for so long: forked from a process with threads it may wait for a lock for ever."""
+    end = time.monotonic() + _LONGEST_WRITING_SECONDS
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
+        time.sleep(0.005)
 
 
 def _restructure(rng: Random, source: Path, path: Path) -> str:

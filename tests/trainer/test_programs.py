@@ -431,7 +431,9 @@ def run_script(folder: Path) -> str:
     Path("trainer").mkdir()  # a folder of this name is not the program
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache of mine"), "XLA_FLAGS": ""}
     script = SCRIPT.format(python=sys.executable)
-    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -122,13 +122,15 @@ def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Pa
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": quick}
     child = subprocess.Popen(program, env=environment)
+    end = time.monotonic() + 120
     while not list((tmp_path / "saved").glob("[0-9]*")):
+        assert time.monotonic() < end, "it leaves no checkpoint"
         assert child.poll() is None, "it ended before it left a checkpoint"
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "weights.npz").exists()
-    subprocess.run(program, env=environment, check=True)
+    subprocess.run(program, env=environment, check=True, timeout=120)
     expected = trained(settings=SLOW)[0]
     with np.load(tmp_path / "weights.npz") as found:
         for name, wanted in zip(found.files, expected, strict=True):
