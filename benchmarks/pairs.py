@@ -120,24 +120,25 @@ def turns(sides: Sequence[SideSpec], *, runs: int) -> Iterator[tuple[Turn, ...]]
 
 class _Side:
     def __init__(self, spec: SideSpec, process: "subprocess.Popen[str]", errors: Path) -> None:
+        if process.stdin is None or process.stdout is None:
+            raise ValueError("a side is talked to through pipes")
         self._spec, self._process, self._errors = spec, process, errors
+        self._to, self._from = process.stdin, process.stdout
         said = self._hear()
         if "missing" in said:
             raise self._failure(f"not installed: {said['missing']}")
         process.send_signal(signal.SIGSTOP)
 
     def turn(self) -> Turn:
-        assert self._process.stdin is not None  # noqa: S101
         self._process.send_signal(signal.SIGCONT)
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        self._to.write("go\n")
+        self._to.flush()
         turn = Turn(**self._hear())
         self._process.send_signal(signal.SIGSTOP)
         return turn
 
     def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None  # noqa: S101
-        line = self._process.stdout.readline()
+        line = self._from.readline()
         if not line:
             last = self._errors.read_text(errors="replace").strip().splitlines()[-1:]
             raise self._failure(f"ended early: {''.join(last)}")

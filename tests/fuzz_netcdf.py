@@ -4,6 +4,7 @@ since what lies in an HDF5 file is guarded by checksums.
 
 import faulthandler
 import os
+import resource
 import shutil
 import signal
 import time
@@ -105,6 +106,9 @@ def restructured(rng: Random, sources: Sequence[Path], folder: Path, count: int 
     if not child:
         try:
             faulthandler.disable()
+            # A damaged size may ask for tens of gigabytes, which the library would write out one by one.
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_BYTES, _MOST_BYTES))
             for number in range(count):
                 with suppress(*_UNWRITABLE):
                     note = _restructure(own, own.choice(sources), folder / f"{number}.nc")

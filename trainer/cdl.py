@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from trainer.errors import NetworkError
 from trainer.jsontree import Members, Node, read_json
 from trainer.network_names import OPTIMIZERS
 from trainer.network_types import OptimizerName
@@ -24,6 +23,7 @@ _TRAINING_KEYS = [
     "MiniBatch",
     "ShuffleIndices",
 ]
+_NO_OPTIMIZER = "CDL::Load_JSON: Invalid TrainingParameter Optimizer: {value}"
 _SEED = 12134
 
 
@@ -67,18 +67,16 @@ def read_cdl(path: Path) -> Cdl:
     and `ShuffleIndices` are taken, as DSSTNE's text promises and its program does not.
     """
     root = read_json(path)
-    _refuse_unknown(root, _KEYS, "*** CDL::Load_JSON: Unknown keyword:  ")
-    members = root.members(_KEYS)
+    members = root.members(_KEYS, unknown="*** CDL::Load_JSON: Unknown keyword:  {key}")
     command = _command(root, members)
     data = members.get("Data")
     if data is None or not data.items():
         raise root.fail("CDL::Load_JSON: Data source file is required to be set")
     parameters = members.get("TrainingParameters") or Node({}, f"{root.path}.TrainingParameters", root.file)
-    _refuse_unknown(parameters, _TRAINING_KEYS, "CDL::Load_JSON: Invalid TrainingParameter: ")
-    training = parameters.members(_TRAINING_KEYS)
+    training = parameters.members(_TRAINING_KEYS, unknown="CDL::Load_JSON: Invalid TrainingParameter: {key}")
     if command is Command.TRAIN and training.get("Epochs") is None:
         raise parameters.fail("CDL::Load_JSON: Mode set to Training, requires number of epochs to be set")
-    shuffle = training.get("ShuffleIndices")
+    shuffle, optimizer = training.get("ShuffleIndices"), training.get("Optimizer")
     return Cdl(
         network=Path(members.text("Network", "")),
         data=tuple(Path(one.text()) for one in data.items()),
@@ -92,7 +90,7 @@ def read_cdl(path: Path) -> Cdl:
         decay=training.number("lambda", 0.001, low=0.0),
         checkpoint_interval=_whole(training, "CheckpointInterval", 1, low=1),
         checkpoint_name=training.text("CheckpointName", "check"),
-        optimizer=_optimizer(training.get("Optimizer")),
+        optimizer=None if optimizer is None else optimizer.choice(OPTIMIZERS, _NO_OPTIMIZER),
         results=Path(training.text("Results", "network.nc")),
         batch_size=_whole(training, "MiniBatch", 1024, low=1),
         shuffle=None if shuffle is None else shuffle.flag(),
@@ -104,29 +102,11 @@ def _command(root: Node, members: Members) -> Command:
         if members.get(name) is None:
             wanted = "is required to be set" if name == "Network" else "is required"
             raise root.fail(f"CDL::Load_JSON: {name} {wanted}, none found")
-    return members.choice("Command", {one.value: one for one in Command}, Command.TRAIN, what="command")
-
-
-def _optimizer(node: Node | None) -> OptimizerName | None:
-    if node is None:
-        return None
-    known = {name.lower(): optimizer for name, optimizer in OPTIMIZERS.items()}
-    if node.text().lower() not in known:
-        known_text = ", ".join(OPTIMIZERS)
-        raise node.fail(f"CDL::Load_JSON: Invalid TrainingParameter Optimizer: {node.value}; known are {known_text}")
-    return known[node.text().lower()]
+    return members.choice(
+        "Command", {one.value: one for one in Command}, Command.TRAIN, unknown="unknown Command: {value}"
+    )
 
 
 def _whole(members: Members, name: str, default: int, *, low: int) -> int:
     node = members.get(name)
     return default if node is None else node.integer(low)
-
-
-def _refuse_unknown(node: Node, known: list[str], complaint: str) -> None:
-    """Say what DSSTNE says of a key it does not know, and where it stands."""
-    if not isinstance(node.value, dict):
-        return
-    lower = {name.lower() for name in known}
-    for key in node.value:
-        if key.lower() not in lower:
-            raise NetworkError(f"{complaint}{key}; known are {', '.join(known)}", f"{node.path}.{key}", node.file)

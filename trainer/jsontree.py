@@ -31,8 +31,12 @@ class Node:
         """The error to raise about this value."""
         return NetworkError(message, self.path, self.file)
 
-    def members(self, names: Sequence[str], synonyms: Mapping[str, str] | None = None) -> "Members":
-        """The members of this object by canonical name; a key outside `names` and `synonyms` raises."""
+    def members(
+        self, names: Sequence[str], synonyms: Mapping[str, str] | None = None, *, unknown: str = "unknown key"
+    ) -> "Members":
+        """The members of this object by canonical name; a key outside `names` and `synonyms` raises, in the words
+        `unknown`, where `{key}` and `{lower}` stand for the key.
+        """
         if not isinstance(self.value, dict):
             raise self.fail(f"an object is wanted, not {_describe(self.value)}")
         canonical = {name.lower(): name for name in names}
@@ -41,7 +45,8 @@ class Node:
         for key in sorted(self.value):
             child = Node(self.value[key], f"{self.path}.{key}", self.file)
             if key.lower() not in canonical:
-                raise child.fail(f"unknown key{_did_you_mean(key, [*names, *(synonyms or {})])}")
+                hint = _did_you_mean(key, [*names, *(synonyms or {})])
+                raise child.fail(unknown.replace("{lower}", key.lower()).replace("{key}", key) + hint)
             name = canonical[key.lower()]
             found[name] = child.over(found[name]) if name in found else child
         return Members(found)
@@ -90,13 +95,15 @@ class Node:
         """This value as a truth value; any number but 0 is true."""
         return self.number() != 0
 
-    def choice(self, table: Mapping[str, Choice], what: str) -> Choice:
-        """The entry of `table` this string names, in any case."""
+    def choice(self, table: Mapping[str, Choice], unknown: str) -> Choice:
+        """The entry of `table` this string names, in any case; any other raises, in the words `unknown`, where
+        `{value}` stands for it.
+        """
         by_name = {name.lower(): entry for name, entry in table.items()}
         text = self.text()
         if text.lower() not in by_name:
             hint = _did_you_mean(text, list(table)) or f"; one of {', '.join(table)} is wanted"
-            raise self.fail(f"{text!r} is no {what}{hint}")
+            raise self.fail(unknown.replace("{value}", text) + hint)
         return by_name[text.lower()]
 
 
@@ -125,10 +132,10 @@ class Members:
         node = self.nodes.get(name)
         return default if node is None else node.flag()
 
-    def choice(self, name: str, table: Mapping[str, Choice], default: Choice, *, what: str) -> Choice:
+    def choice(self, name: str, table: Mapping[str, Choice], default: Choice, *, unknown: str) -> Choice:
         """The entry of `table` named by the member `name`."""
         node = self.nodes.get(name)
-        return default if node is None else node.choice(table, what)
+        return default if node is None else node.choice(table, unknown)
 
 
 def read_json(path: Path) -> Node:

@@ -23,6 +23,7 @@ Extensions to the language, all absent by default and refused under `strict_dsst
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.errors import NetworkError
@@ -51,6 +52,7 @@ from trainer.network_names import (
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
+    SPEAKER,
 )
 from trainer.network_types import (
     AUTO,
@@ -118,13 +120,15 @@ def read_network(path: Path, *, strict_dsstne: bool = False) -> NetworkSpec:
     `strict_dsstne`.
     """
     root = _read_tree(path)
-    members = root.members(NETWORK_KEYS, NETWORK_SYNONYMS)
+    members = root.members(NETWORK_KEYS, NETWORK_SYNONYMS, unknown=f"{SPEAKER}Unknown neural network field: {{lower}}")
     _check_head(members)
     loss = _read_loss(members.get("ErrorFunction"))
     network = NetworkSpec(
         name=members.text("Name", ""),
         layers=_read_layers(root, members, loss),
-        kind=members.choice("Kind", NETWORK_KINDS, NetworkKind.FEED_FORWARD, what="network kind"),
+        kind=members.choice(
+            "Kind", NETWORK_KINDS, NetworkKind.FEED_FORWARD, unknown=f"{SPEAKER}Invalid network kind: {{value}}"
+        ),
         loss=ErrorFunction.CROSS_ENTROPY if loss.error is None else loss.error,
         marginal=_read_marginal(members.get("ScaledMarginalCrossEntropy")),
         denoising=_read_denoising(members.get("Denoising")),
@@ -135,7 +139,7 @@ def read_network(path: Path, *, strict_dsstne: bool = False) -> NetworkSpec:
         response_normalization=_read_response_normalization(members.get("LocalResponseNormalization")),
         maxout_k=_read_maxout(members.get("Maxout")),
         delta_boost=_read_delta_boost(members.get("DeltaBoost")),
-        bfloat16=members.choice("Precision", PRECISIONS, False, what="precision"),
+        bfloat16=members.choice("Precision", PRECISIONS, False, unknown="unknown precision: {value}"),
     )
     network = checked(network, root.file)
     if strict_dsstne:
@@ -185,7 +189,9 @@ def _check_head(members: Members) -> None:
         weights.text()
         raise weights.fail("not supported: weights from a file")
     if members.number("Version", 0.9) < 0.6999:
-        raise members.nodes["Version"].fail("version must be at least 0.7")
+        raise members.nodes["Version"].fail(
+            f"{SPEAKER}version {members.number('Version', 0.9):g} (must be at least 0.7)"
+        )
 
 
 def _read_loss(node: Node | None) -> Loss:
@@ -204,10 +210,14 @@ def _read_layers(root: Node, members: Members, loss: Loss) -> tuple[LayerSpec, .
     return tuple(read_layer(heading, around) for heading in headings)
 
 
+def _parameters(node: Node, names: Sequence[str], owner: str) -> Members:
+    return node.members(names, unknown=f"{SPEAKER}Invalid {owner} parameter: {{key}}")
+
+
 def _read_marginal(node: Node | None) -> MarginalScale:
     if node is None:
         return MarginalScale()
-    members = node.members(["oneTarget", "zeroTarget", "oneScale", "zeroScale"])
+    members = _parameters(node, ["oneTarget", "zeroTarget", "oneScale", "zeroScale"], "ScaledMarginalCrossentropy")
     return MarginalScale(
         one_target=members.number("oneTarget", 0.9),
         zero_target=members.number("zeroTarget", 0.1),
@@ -217,13 +227,13 @@ def _read_marginal(node: Node | None) -> MarginalScale:
 
 
 def _read_denoising(node: Node | None) -> float:
-    return 0.0 if node is None else read_chance(node.members(["p"]).get("p"))
+    return 0.0 if node is None else read_chance(_parameters(node, ["p"], "Denoising").get("p"))
 
 
 def _read_delta_boost(node: Node | None) -> DeltaBoost:
     if node is None:
         return DeltaBoost()
-    members = node.members(["one", "zero"])
+    members = _parameters(node, ["one", "zero"], "DeltaBoost")
     return DeltaBoost(one=members.number("one", 1.0), zero=members.number("zero", 1.0))
 
 
@@ -248,38 +258,36 @@ def _read_optimizer(node: Node | None) -> OptimizerSpec | None:
         child = members.get(name)
         return None if child is None else child.number(0.0, high)
 
-    _refuse_idle(members)
-    return OptimizerSpec(
-        name=members.choice("Name", OPTIMIZERS, OptimizerName.SGD, what="optimizer"),
+    spec = OptimizerSpec(
+        name=members.choice("Name", OPTIMIZERS, OptimizerName.SGD, unknown="unknown optimizer: {value}"),
         learning_rate=optional("LearningRate", 1e6),
         weight_decay=optional("WeightDecay", 1e6),
         momentum=optional("Momentum", 0.999999),
         momentum2=optional("Momentum2", 0.999999),
         clip=members.number("Clip", 0.0, low=0.0),
         warmup=int(members.number("Warmup", 0, low=0, high=_MOST)),
-        schedule=members.choice("Schedule", SCHEDULES, Schedule.CONSTANT, what="schedule"),
+        schedule=members.choice("Schedule", SCHEDULES, Schedule.CONSTANT, unknown="unknown schedule: {value}"),
         steps=int(members.number("Steps", 0, low=0, high=_MOST)),
     )
+    _refuse_idle(members, spec)
+    return spec
 
 
-def _refuse_idle(members: Members) -> None:
+def _refuse_idle(members: Members, spec: OptimizerSpec) -> None:
     """Refuse numbers of an optimizer that would have no effect."""
-    name = members.choice("Name", OPTIMIZERS, OptimizerName.SGD, what="optimizer")
-    cosine = members.choice("Schedule", SCHEDULES, Schedule.CONSTANT, what="schedule") is Schedule.COSINE
-    steps, warmup = members.get("Steps"), members.number("Warmup", 0)
-    for key in ("LearningRate", "Warmup", "Schedule") if name is OptimizerName.ADADELTA else ():
+    for key in ("LearningRate", "Warmup", "Schedule") if spec.name is OptimizerName.ADADELTA else ():
         if key in members.nodes:
             raise members.nodes[key].fail("AdaDelta has no learning rate")
-    if steps is not None and not cosine:
-        raise steps.fail("only a Cosine schedule has Steps")
-    if steps is not None and 0 < steps.number() <= warmup:
-        raise steps.fail(f"no step is left after a Warmup of {warmup:g}")
+    if spec.steps and spec.schedule is not Schedule.COSINE:
+        raise members.nodes["Steps"].fail("only a Cosine schedule has Steps")
+    if spec.steps and spec.steps <= spec.warmup:
+        raise members.nodes["Steps"].fail(f"no step is left after a Warmup of {spec.warmup}")
 
 
 def _read_response_normalization(node: Node | None) -> ResponseNormalization:
     if node is None:
         return ResponseNormalization()
-    members = node.members(["k", "n", "alpha", "beta"])
+    members = _parameters(node, ["k", "n", "alpha", "beta"], "LocalResponseNormalization")
     return ResponseNormalization(
         k=members.number("k", 2.0),
         n=int(members.number("n", 5, low=1, high=_MOST)),
@@ -289,7 +297,7 @@ def _read_response_normalization(node: Node | None) -> ResponseNormalization:
 
 
 def _read_maxout(node: Node | None) -> int:
-    return 2 if node is None else int(node.members(["k"]).number("k", 2, low=0, high=_MOST))
+    return 2 if node is None else int(_parameters(node, ["k"], "MaxOut").number("k", 2, low=0, high=_MOST))
 
 
 def _refuse_extensions(members: Members) -> None:
@@ -308,7 +316,10 @@ def _refuse_extensions(members: Members) -> None:
 def _extensions_of(members: Members) -> list[Node | None]:
     nodes = [members.get(key) for key in LAYER_EXTENSIONS]
     activation, begin = members.get("Activation"), members.get("WeightInit")
-    if activation is not None and activation.choice(ACTIVATIONS, "activation") in EXTENSION_ACTIVATIONS:
+    if (
+        activation is not None
+        and activation.choice(ACTIVATIONS, f"{SPEAKER}Invalid layer activation: {{value}}") in EXTENSION_ACTIVATIONS
+    ):
         nodes.append(activation)
     bias = None if begin is None else begin.members(["Scheme", "Scale", "Bias"]).get("Bias")
     if bias is not None and isinstance(bias.value, str):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from trainer.errors import NetworkError
-from trainer.network_names import why_not_output
+from trainer.network_names import SPEAKER, why_not_output
 from trainer.network_types import (
     AUTO,
     Activation,
@@ -87,7 +87,9 @@ def _with_dataset(layer: LayerSpec, number: int, shapes: Shapes) -> LayerSpec:
     if layer.dataset not in shapes:
         known = ", ".join(sorted(shapes)) or "none"
         raise _Place(number).fail(
-            f"layer {layer.name}: no dataset is called {layer.dataset!r}; there is {known}", "DataSet"
+            f"{SPEAKER}Unable to find data set {layer.dataset} to determine dimensions for layer: {layer.name}; "
+            f"there is {known}",
+            "DataSet",
         )
     sides = shapes[layer.dataset]
     if layer.type is LayerType.FULLY_CONNECTED:
@@ -142,7 +144,8 @@ def _check_skips(layer: LayerSpec, skips: Sequence[LayerSpec], place: _Place) ->
     for skip in skips:
         if AUTO not in (layer.shape, skip.shape) and skip.width != layer.width:
             raise place.fail(
-                f"layer {layer.name} has {layer.width} units, {skip.name} {skip.width}; a skip needs equal sizes",
+                "NNNetwork::NNNetwork: Layer dimensions do not match for skip connection between layer "
+                f"{skip.name} and {layer.name}: {skip.width} and {layer.width} units",
                 "Skip",
             )
 

@@ -20,6 +20,7 @@ from trainer.network_names import (
     LAYER_TYPES,
     MULTINOMIAL,
     SCHEMES,
+    SPEAKER,
 )
 from trainer.network_types import (
     AUTO,
@@ -81,7 +82,9 @@ def read_headings(nodes: Sequence[Node]) -> list[Heading]:
     for position, node in enumerate(nodes):
         heading = _read_heading(node, position, len(nodes), previous)
         if heading.name in names:
-            raise heading.members.nodes.get("Name", node).fail(f"two layers are called {heading.name}")
+            raise heading.members.nodes.get("Name", node).fail(
+                f"{SPEAKER}Duplicate layer name detected: {heading.name}"
+            )
         names.add(heading.name)
         headings.append(heading)
         previous = previous if heading.kind is LayerKind.TARGET else heading.name
@@ -106,7 +109,7 @@ def read_layer(heading: Heading, around: Surroundings) -> LayerSpec:
         dataset=members.text("DataSet", ""),
         weight_init=_read_weight_init(heading),
         dropout=_read_dropout(heading, activation),
-        sparseness=_read_own_sparseness(members.get("SparsenessPenalty")),
+        sparseness=_read_own_sparseness(heading),
         normalize=members.flag("Normalize", False),
         type=heading.type if kind in _COMPUTING else LayerType.FULLY_CONNECTED,
         kernel=kernel,
@@ -138,11 +141,11 @@ def read_loss(node: Node | None) -> Loss:
     return Loss(weight=weight) if name is None else _named_loss(name, weight)
 
 
-def read_sparseness(node: Node | None) -> Sparseness:
-    """The penalty {p, beta}; none where there is no node."""
+def read_sparseness(node: Node | None, owner: str = "SparsenessPenalty parameter") -> Sparseness:
+    """The penalty {p, beta}; none where there is no node. `owner` is named where a member is unknown."""
     if node is None:
         return Sparseness()
-    members = node.members(["p", "beta"])
+    members = node.members(["p", "beta"], unknown=f"{SPEAKER}Invalid {owner}: {{key}}")
     return Sparseness(p=members.number("p", 0.0, low=0.0, high=1.0), beta=members.number("beta", 0.0))
 
 
@@ -157,9 +160,11 @@ def read_chance(node: Node | None) -> float:
 
 
 def _read_heading(node: Node, position: int, count: int, previous: str | None) -> Heading:
-    members = node.members(LAYER_KEYS, LAYER_SYNONYMS)
+    members = node.members(
+        LAYER_KEYS, LAYER_SYNONYMS, unknown=f"{SPEAKER}Unknown neural network layer field: {{lower}}"
+    )
     usual = LayerKind.INPUT if position == 0 else LayerKind.OUTPUT if position == count - 1 else LayerKind.HIDDEN
-    kind = members.choice("Kind", LAYER_KINDS, usual, what="layer kind")
+    kind = members.choice("Kind", LAYER_KINDS, usual, unknown=f"{SPEAKER}Invalid layer kind: {{value}}")
     for key, child in members.nodes.items():
         if key not in KEYS_OF_KIND[kind]:
             raise child.fail(f"not a key of {KIND_NAMES[kind]} layers")
@@ -168,7 +173,9 @@ def _read_heading(node: Node, position: int, count: int, previous: str | None) -
         members=members,
         name=members.text("Name", "") or f"{KIND_NAMES[kind]}{position}",
         kind=kind,
-        type=members.choice("Type", LAYER_TYPES, LayerType.FULLY_CONNECTED, what="layer type"),
+        type=members.choice(
+            "Type", LAYER_TYPES, LayerType.FULLY_CONNECTED, unknown=f"{SPEAKER}Invalid layer type: {{value}}"
+        ),
         previous=previous,
     )
 
@@ -186,7 +193,7 @@ def _read_window(node: Node | None) -> tuple[int, ...]:
 
 def _read_shape(heading: Heading, kernel: Kernel) -> tuple[tuple[int, ...] | Auto, int]:
     """Shape and number of filters, as far as the layer itself says."""
-    sides = _read_units(heading.members.get("N"), heading.kind)
+    sides = _read_units(heading)
     if heading.kind not in _COMPUTING or heading.type is LayerType.FULLY_CONNECTED:
         return sides, 0
     if sides is AUTO or heading.type is LayerType.POOLING:
@@ -198,14 +205,17 @@ def _read_shape(heading: Heading, kernel: Kernel) -> tuple[tuple[int, ...] | Aut
     return AUTO, sides[0]
 
 
-def _read_units(node: Node | None, kind: LayerKind) -> tuple[int, ...] | Auto:
+def _read_units(heading: Heading) -> tuple[int, ...] | Auto:
+    node, kind = heading.members.get("N"), heading.kind
     if node is None:
         return (1,)
     if isinstance(node.value, str):
         if node.text().lower() != "auto":
             raise node.fail(f'a number or "auto" is wanted, not {node.value!r}')
         if kind in (LayerKind.HIDDEN, LayerKind.TARGET):
-            raise node.fail(f'"auto" needs a dataset, a {KIND_NAMES[kind]} layer has none')
+            raise node.fail(
+                f"{SPEAKER}Illegal attempt to use auto for {KIND_NAMES[kind].lower()} layer: {heading.name}"
+            )
         return AUTO
     sides = _read_integers(node, 4)
     if prod(sides) > _MOST:
@@ -271,7 +281,7 @@ def _read_activation(heading: Heading, loss: Loss) -> Activation:
         raise heading.node.fail(f"{MULTINOMIAL} needs an Output with Activation SoftMax; a Pooling layer has none")
     if node is None:
         return Activation.SOFT_MAX if multinomial else Activation.SIGMOID
-    activation = node.choice(ACTIVATIONS, "activation")
+    activation = node.choice(ACTIVATIONS, f"{SPEAKER}Invalid layer activation: {{value}}")
     if multinomial and activation is not Activation.SOFT_MAX:
         raise node.fail(f"{MULTINOMIAL} needs an Output with Activation SoftMax")
     return activation
@@ -281,17 +291,21 @@ def _read_weight_init(heading: Heading) -> WeightInit:
     node = heading.members.get("WeightInit")
     if node is None:
         return WeightInit()
-    members = node.members(["Scheme", "Scale", "Bias"])
+    members = node.members(
+        ["Scheme", "Scale", "Bias"], unknown=f"{SPEAKER}Invalid weight initialization field: {{key}}"
+    )
     bias = members.get("Bias")
     log_odds = bias is not None and isinstance(bias.value, str)
     if log_odds and bias is not None:
-        bias.choice({"LogOdds": True}, "way to begin biases")
+        bias.choice({"LogOdds": True}, "unknown way to begin biases: {value}")
         if heading.kind is not LayerKind.OUTPUT:
             raise bias.fail("LogOdds needs target features, which only an Output layer has")
         if heading.type is not LayerType.FULLY_CONNECTED:
             raise bias.fail("LogOdds needs a bias for each unit, which only a FullyConnected layer has")
     return WeightInit(
-        scheme=members.choice("Scheme", SCHEMES, WeightScheme.XAVIER, what="weight initialization scheme"),
+        scheme=members.choice(
+            "Scheme", SCHEMES, WeightScheme.XAVIER, unknown=f"{SPEAKER}Invalid weight initialization scheme: {{value}}"
+        ),
         scale=members.number("Scale", 1.0),
         bias=0.0 if log_odds else members.number("Bias", 0.0),
         log_odds=log_odds,
@@ -307,8 +321,11 @@ def _read_dropout(heading: Heading, activation: Activation) -> float:
     return p
 
 
-def _read_own_sparseness(node: Node | None) -> Sparseness:
-    return Sparseness() if node is not None and isinstance(node.value, bool) else read_sparseness(node)
+def _read_own_sparseness(heading: Heading) -> Sparseness:
+    node = heading.members.get("SparsenessPenalty")
+    if node is not None and isinstance(node.value, bool):
+        return Sparseness()
+    return read_sparseness(node, f"sparseness penalty parameter for hidden layer {heading.name}")
 
 
 def _read_function(heading: Heading) -> PoolingFunction:
@@ -321,7 +338,7 @@ def _read_function(heading: Heading) -> PoolingFunction:
         return PoolingFunction.NONE
     if node is None:
         raise heading.node.fail("Function is missing")
-    return node.choice(FUNCTIONS, "pooling function")
+    return node.choice(FUNCTIONS, f"{SPEAKER}Invalid pooling function ({{value}}) for pooling layer {heading.name}")
 
 
 def _read_shared(heading: Heading, sources: Sequence[str]) -> tuple[SharedWeights, ...]:
@@ -333,7 +350,10 @@ def _read_shared(heading: Heading, sources: Sequence[str]) -> tuple[SharedWeight
         raise node.fail("a Pooling layer has no weights to share")
     shared: list[SharedWeights] = []
     for item in items:
-        members = item.members(["InputLayer", "SourceInputLayer", "SourceOutputLayer", "Transposed"])
+        members = item.members(
+            ["InputLayer", "SourceInputLayer", "SourceOutputLayer", "Transposed"],
+            unknown=f"{SPEAKER}Invalid shared weight field: {{key}}",
+        )
         for key in ("InputLayer", "SourceInputLayer", "SourceOutputLayer"):
             if members.get(key) is None:
                 raise item.fail(f"{key} is missing")
@@ -358,5 +378,7 @@ def _read_slope(key: str, members: Members, network: Members, *, default: float)
 
 
 def _named_loss(node: Node, weight: float) -> Loss:
-    error = node.choice({**ERROR_FUNCTIONS, MULTINOMIAL: ErrorFunction.CROSS_ENTROPY}, "error function")
+    error = node.choice(
+        {**ERROR_FUNCTIONS, MULTINOMIAL: ErrorFunction.CROSS_ENTROPY}, f"{SPEAKER}Invalid error function: {{value}}"
+    )
     return Loss(error, node.text().lower() == MULTINOMIAL.lower(), weight)

@@ -14,6 +14,9 @@ from trainer.network_types import (
     WeightScheme,
 )
 
+SPEAKER = "LoadNeuralNetworkJSON: "
+"""Begins what DSSTNE itself says of a network."""
+
 NETWORK_KEYS = [
     "Version",
     "Name",

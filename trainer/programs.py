@@ -73,8 +73,8 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     if files.checkpoints is not None and files.checkpoints.folder.exists() and not files.checkpoints.folder.is_dir():
         raise InputError(f"{files.checkpoints.folder}: is no folder; checkpoints are kept in one")
     network = read_network(files.network, strict_dsstne=files.strict_dsstne)
-    inputs = read_datasets(files.inputs)
-    targets = inputs if files.targets == files.inputs else read_datasets(files.targets)
+    inputs = read_datasets(files.inputs, tell=say)
+    targets = inputs if files.targets == files.inputs else read_datasets(files.targets, tell=say)
     spec = resolve(network, inputs, targets)
     data = TrainingData(
         attached(spec, inputs, files.inputs, kind=LayerKind.INPUT, tell=say),

@@ -174,7 +174,7 @@ class MockedCloud:
         inner = {**request.environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         try:
             response = Response.from_app(self._moto, inner, buffered=True)
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # how moto says that it lacks an action
             raise Refusal("NotMocked", f"The mocked AWS does not play {call.service} {call.action}.") from error
         return Answer(response.status_code, response.headers.get("Content-Type", ""), response.get_data())
 

@@ -28,7 +28,7 @@ def outcome(folder: Path, **changes: object) -> Outcome:
         "stages": (StageTime(Stage.LAUNCH, 2.0),),
         "teardown": TeardownReport(deleted=("instance i-1",)),
     }
-    return Outcome(**{**values, **changes})  # type: ignore[arg-type] -- a table of fields
+    return Outcome(**{**values, **changes})
 
 
 def test_the_closing_page_shows_titles_scores_metrics_cost_and_survivors(tmp_path: Path):

@@ -1,8 +1,11 @@
 """Eight CPU devices, and a JAX that converts nothing silently, before any test makes an array."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
+import pytest
 
 # Half the time of these tests is LLVM polishing code that runs once.
 _QUICK_TO_COMPILE = (
@@ -22,3 +25,17 @@ if _given is None:
     del os.environ["XLA_FLAGS"]
 else:
     os.environ["XLA_FLAGS"] = _given
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the tests of a module share."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def working_folder(tmp_path: Path) -> Iterator[Path]:
+    """The working directory of a test: DSSTNE's programs leave files where they are called."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        yield tmp_path

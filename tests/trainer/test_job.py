@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trainer_checkerboard import FEATURES, SAMPLES, features_of, missing, write_checkerboard, write_network
@@ -13,13 +14,13 @@ from trainer.rundir import RunDirectory
 from trainer.settings import TrainSettings
 
 
-def job(folder: Path, **changes: object) -> RunDirectory:
+def job(folder: Path, **changes: Any) -> RunDirectory:
     run = folder / "run"
     run.mkdir()
     write_checkerboard(folder / "samples.txt")
     write_network(run / "network.json")
     settings = {"batch_size": 16, "epochs": 40, "k": 3}
-    spec = {"data": "../samples.txt", "settings": {**settings, **changes.pop("settings", {})}, **changes}  # type: ignore[dict-item]
+    spec = {"data": "../samples.txt", "settings": {**settings, **changes.pop("settings", {})}, **changes}
     (run / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     return RunDirectory(run)
 

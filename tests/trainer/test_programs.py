@@ -1,66 +1,19 @@
-"""DSSTNE's programs beyond its sample: more inputs and outputs, layers, checkpoints, CDL, their own names."""
+"""DSSTNE's programs beyond its sample: more inputs and outputs, layers, checkpoints."""
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import netCDF4
 import numpy as np
 import pytest
-from trainer_checkerboard import NETWORK, SAMPLES, features_of, write_checkerboard, write_network
-from typer.testing import CliRunner, Result
+from trainer_checkerboard import NETWORK, SAMPLES, write_checkerboard
+from trainer_programs import BOARD, FEATURES, index, losses, sparse, text, train, trainer
 
-from trainer.cli import app
 from trainer.data.netcdf import write_datasets
 from trainer.dense import DenseDataset
 from trainer.network_file import read_network_file
-from trainer.sparse import SparseDataset
 
-FEATURES = 12
-ROOT = Path(__file__).parents[2]
-RATINGS = ROOT.parent / "shared/data/ml-latest-small/ratings.csv"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """DSSTNE's programs leave files where they are called."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        yield tmp_path
-
-
-def trainer(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def sparse(name: str, rows: Sequence[Sequence[int]], *, values: bool = False) -> SparseDataset:
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    indices = np.array([feature for row in rows for feature in row], np.uint32)
-    analog = np.linspace(0.5, 2.0, len(indices)).astype(np.float32) if values else None
-    return SparseDataset(name, FEATURES, indptr, indices, analog)
-
-
-BOARD = [features_of(n) for n in range(SAMPLES)]
-
-
-def losses(result: Result) -> list[float]:
-    assert result.exit_code == 0, result.output
-    return [
-        float(line.split("average training error ")[1].split(",")[0])
-        for line in result.output.splitlines()
-        if line.startswith("NNNetwork::Train: Epoch")
-    ]
-
-
-def train(network: object, *flags: object) -> Result:
-    Path("config.json").write_text(json.dumps(network))
-    return trainer("train", "-c", "config.json", "-i", "in.nc", "-o", "out.nc", "-n", "gl.nc", "-b", 16, *flags)
-
+pytestmark = pytest.mark.usefixtures("working_folder")
 
 TWO_AND_TWO = {
     "Layers": [
@@ -79,18 +32,6 @@ def two_and_two() -> None:
     write_datasets(Path("in.nc"), [sparse("seen", BOARD), sparse("rated", BOARD, values=True)])
     side = np.array([[(-1.0) ** n, n / SAMPLES] for n in range(SAMPLES)])
     write_datasets(Path("out.nc"), [DenseDataset("side", (2,), side), sparse("next", BOARD)])
-
-
-def text(name: str) -> Path:
-    """The board as DSSTNE text with values, in reversed order of samples, without sample 3."""
-    lines = [f"s{n}\t{':'.join(f'f{f},1.5' for f in BOARD[n])}\n" for n in reversed(range(SAMPLES)) if n != 3]
-    Path(name).write_text("".join(lines))
-    return Path(name)
-
-
-def index(name: str) -> Path:
-    Path(name).write_text("".join(f"f{n}\t{n}\n" for n in range(FEATURES)))
-    return Path(name)
 
 
 def test_several_inputs_and_outputs_train_and_each_output_can_be_asked() -> None:
@@ -230,7 +171,7 @@ def test_the_initial_network_and_every_tenth_epoch_are_kept() -> None:
     [
         ({"ErrorFunction": "Hinge"}, "layer Output: Hinge needs a dense dataset"),
         ({"Layers": [{"DataSet": "gl_input", "N": 6, "Sparse": True}, {"DataSet": "gl_output", "N": 12}]}, "N"),
-        ({"Layers": [{"DataSet": "gl", "N": 12, "Sparse": True}, {"DataSet": "gl_output", "N": 12}]}, "'gl'"),
+        ({"Layers": [{"DataSet": "gl", "N": 12, "Sparse": True}, {"DataSet": "gl_output", "N": 12}]}, "data set gl to"),
     ],
 )
 def test_data_that_does_not_fit_is_one_error_and_nothing_is_written(network: dict[str, object], expected: str) -> None:
@@ -300,98 +241,7 @@ def test_a_missing_flag_is_said_as_dsstne_says_it(missing: str, expected: str) -
     assert done.output.startswith(f"Error: Missing required argument: {expected}\n")
 
 
-CDL = {
-    "Version": 1.0,
-    "Network": "config.json",
-    "Data": ["in.nc", "out.nc"],
-    "Command": "Train",
-    "RandomSeed": 7,
-    "TrainingParameters": {
-        "Epochs": 5, "Alpha": 0.5, "AlphaInterval": 2, "MiniBatch": 16, "ShuffleIndices": False, "lambda": 0,
-        "Optimizer": "nesterov", "CheckpointInterval": 2, "CheckpointName": "kept", "Results": "trained.nc",
-    },
-}  # fmt: skip
-
-
-def encoder(**changes: object) -> Result:
-    Path("job.cdl").write_text(json.dumps({**CDL, **changes}))
-    return trainer("encoder", "job.cdl")
-
-
-def board_files() -> None:
-    write_datasets(Path("in.nc"), [sparse("input", BOARD)])
-    write_datasets(Path("out.nc"), [sparse("output", BOARD)])
-    network = json.loads(NETWORK.replace("gl_input", "input").replace("gl_output", "output"))
-    Path("config.json").write_text(json.dumps({**network, "Denoising": {"p": 0.0}}))
-
-
-def test_a_cdl_trains_predicts_and_validates() -> None:
-    board_files()
-    told = losses(encoder())
-    assert len(told) == 5, "as many epochs as are asked for, whatever AlphaInterval"
-    assert told[-1] < told[0]
-    assert sorted(path.name for path in Path().glob("kept*")) == ["kept2.nc", "kept4.nc"]
-    done = encoder(Command="Predict", Network="trained.nc")
-    assert done.exit_code == 0, done.output
-    rows = [line.split(",") for line in done.output.splitlines()]
-    assert [int(row[0]) for row in rows] == list(range(1, 11))
-    assert all(len(row) == 4 for row in rows)
-    precision, recall, ndcg = (np.array([float(row[column]) for row in rows]) for column in (1, 2, 3))
-    # Five targets a sample: both speak of the same hits.
-    np.testing.assert_allclose(precision * np.arange(1, 11), recall * 5, atol=2e-3)
-    assert precision[0] > 0.9
-    assert (np.diff(ndcg) >= 0).all()
-    done = encoder(Command="Validate")
-    assert done.exit_code == 0, done.output
-    assert done.output.endswith("Validation passed\n")
-
-
-def test_a_cdl_that_names_no_optimizer_leaves_the_networks_own() -> None:
-    board_files()
-    own = {key: value for key, value in CDL["TrainingParameters"].items() if key != "Optimizer"}  # type: ignore[union-attr]
-    as_network = losses(encoder(TrainingParameters=own))
-    assert as_network == losses(encoder(TrainingParameters={**own, "Optimizer": "adam"}))
-    assert as_network != losses(encoder(TrainingParameters={**own, "Optimizer": "sgd"}))
-    done = trainer("encoder")
-    assert (done.exit_code, done.output) == (1, "Error: a CDL file is wanted\n")
-
-
-def test_the_learning_rate_falls_by_its_multiplier_at_each_interval() -> None:
-    board_files()
-    still = {**CDL["TrainingParameters"], "AlphaInterval": 1, "AlphaMultiplier": 0.0}  # type: ignore[dict-item]
-    losses(encoder(TrainingParameters={**still, "Epochs": 1, "Results": "one.nc"}))
-    losses(encoder(TrainingParameters={**still, "Epochs": 3, "Optimizer": "sgd", "Results": "three.nc"}))
-    losses(encoder(TrainingParameters={**still, "Epochs": 1, "Optimizer": "sgd", "Results": "first.nc"}))
-    three, first = (read_network_file(Path(name))[1].connections[0].kernel for name in ("three.nc", "first.nc"))
-    np.testing.assert_array_equal(three, first)
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"Comand": "Train"}, "$.Comand: *** CDL::Load_JSON: Unknown keyword:  Comand"),
-        ({"PredictionParameters": {}}, "*** CDL::Load_JSON: Unknown keyword:  PredictionParameters"),
-        ({"Command": "Sing"}, "'Sing' is no command"),
-        ({"Network": 5}, "$.Network: a string is wanted"),
-        ({"Data": []}, "CDL::Load_JSON: Data source file is required to be set"),
-        ({"TrainingParameters": {}}, "CDL::Load_JSON: Mode set to Training, requires number of epochs to be set"),
-        ({"TrainingParameters": {"Epochs": 1, "Momentum": 1}}, "CDL::Load_JSON: Invalid TrainingParameter: Momentum"),
-        (
-            {"TrainingParameters": {"Epochs": 1, "Optimizer": "best"}},
-            "CDL::Load_JSON: Invalid TrainingParameter Optimizer: best",
-        ),
-        ({"Data": ["in.nc", "in.nc"]}, "dataset input is in another file of Data, too"),
-    ],
-)
-def test_a_wrong_cdl_is_one_error_with_its_path(changes: dict[str, object], expected: str) -> None:
-    board_files()
-    done = encoder(**changes)
-    assert done.exit_code == 1, done.output
-    assert done.output.count("\n") == 1
-    assert expected in done.output
-
-
-def test_a_killed_training_goes_on_to_the_same_weights(folder: Path) -> None:
+def test_a_killed_training_goes_on_to_the_same_weights(working_folder: Path) -> None:
     write_datasets(Path("in.nc"), [sparse("gl_input", BOARD)])
     write_datasets(Path("out.nc"), [sparse("gl_output", BOARD)])
     network = {**json.loads(NETWORK), "ShuffleIndices": True}
@@ -414,62 +264,3 @@ def test_a_killed_training_goes_on_to_the_same_weights(folder: Path) -> None:
     refused = train({**network, "Denoising": {"p": 0.1}}, "-e", 6, *flags)
     assert refused.exit_code == 1
     assert "this checkpoint is of another network, other data or other settings" in refused.output
-
-
-SCRIPT = """
-set -e
-eval "$({python} -P -m trainer dsstne-path)"
-generateNetCDF -d gl_input -i ml -o gl_input.nc -f features_input -s samples_input -c
-generateNetCDF -d gl_output -i ml -o gl_output.nc -f features_output -s samples_input -c
-train -c config.json -i gl_input.nc -o gl_output.nc -d gl -n gl.nc -b 256 -e 10
-predict -b 256 -d gl -i features_input -o features_output -k 10 -n gl.nc -f ml -s recs -r ml
-"""
-
-
-def run_script(folder: Path) -> str:
-    """What the script says, run in `folder`."""
-    Path("trainer").mkdir()  # a folder of this name is not the program
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache of mine"), "XLA_FLAGS": ""}
-    script = SCRIPT.format(python=sys.executable)
-    done = subprocess.run(
-        ["sh", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_dsstnes_sample_script_runs_unchanged_under_its_own_names(folder: Path) -> None:
-    lines = [f"u{n}\t{':'.join(f'f{f},97881{f:04}' for f in row)}\n" for n, row in enumerate(BOARD)]
-    Path("ml").write_text("".join(lines))
-    write_network(Path("config.json"))
-    said = run_script(folder)
-    assert "Train will use configuration file: config.json" in said
-    recs = Path("recs").read_text().splitlines()
-    assert len(recs) == SAMPLES
-    for n, line in enumerate(recs):
-        name, _, items = line.partition("\t")
-        assert name == f"u{n}"
-        listed = [item.split(",")[0] for item in items.rstrip(":").split(":")]
-        # Ten are asked for, seven are there that the sample has not seen; those of padding units are none.
-        assert sorted(listed) == sorted(f"f{f}" for f in range(FEATURES) if f not in BOARD[n])
-    with netCDF4.Dataset("gl.nc") as file:
-        assert file.getncattr("layers") == 3
-
-
-@pytest.mark.skipif(not RATINGS.is_file(), reason="../shared/data/ml-latest-small is not here")
-def test_the_sample_runs_on_real_ratings_and_lists_ten_unseen_films_for_everyone(folder: Path) -> None:
-    seen: dict[str, list[str]] = {}
-    for line in RATINGS.read_text().splitlines()[1:]:
-        user, film, _, timestamp = line.split(",")
-        seen.setdefault(user, []).append(f"{film},{timestamp}")
-    Path("ml").write_text("".join(f"{user}\t{':'.join(films)}\n" for user, films in seen.items()))
-    shutil.copy(ROOT / "configs/networks/dsstne-movielens.json", "config.json")
-    run_script(folder)
-    lines = Path("recs").read_text().splitlines()
-    assert [line.split("\t")[0] for line in lines] == list(seen)
-    for line in lines:
-        user, _, items = line.partition("\t")
-        assert re.fullmatch(r"(\d+,\d\.\d{3}:){10}", items)
-        listed = [item.split(",")[0] for item in items.rstrip(":").split(":")]
-        assert len(set(listed)) == 10
-        assert set(listed).isdisjoint(film.split(",")[0] for film in seen[user])

@@ -3,7 +3,7 @@ the types its reader needs: strings as NC_CHAR, numbers as NC_UINT. Errors name 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -44,11 +44,25 @@ _DIVISORS: Mapping[_Type, float] = {_Type.RGB8: 256.0, _Type.UCHAR: 256.0, _Type
 """What a stored value is divided by: bytes are fixed-point."""
 _INPUT_OFFSETS: Mapping[_Type, float] = {_Type.RGB8: -0.5, _Type.UCHAR: -0.5}
 _BYTES: Mapping[_Type, type[np.integer[Any]]] = {_Type.RGB8: np.uint8, _Type.UCHAR: np.uint8, _Type.CHAR: np.int8}
+_TYPE_NAMES: Mapping[_Type, str] = dict(
+    zip(_Type, ("UInt", "Int", "LLInt", "ULLInt", "Float", "Double", "RGB8", "RGB16", "UChar", "Char"), strict=True)
+)
+_ATTRIBUTES: Mapping[int, str] = {
+    _SPARSE: "Sparse",
+    _BOOLEAN: "Boolean",
+    4: "Compressed",
+    8: "Recurrent",
+    16: "Mutable",
+    _IGNORE_ZERO: "SparseIgnoreZero",
+    _INDEXED: "Indexed",
+    _WEIGHTED: "Weighted",
+}
 _REALS = (_Type.FLOAT, _Type.DOUBLE)
 
 
-def read_datasets(path: Path) -> dict[str, Dataset]:
-    """The datasets of a file by name, in file order. They carry no sample or feature names.
+def read_datasets(path: Path, *, tell: Callable[[str], None] = lambda _: None) -> dict[str, Dataset]:
+    """The datasets of a file by name, in file order; each is told of as DSSTNE does (spec 2.4). They carry no sample or
+    feature names.
 
     A file that is no such file, or that lacks or garbles anything, raises `DataError`.
     """
@@ -56,7 +70,10 @@ def read_datasets(path: Path) -> dict[str, Dataset]:
     with opened(path) as file:
         for number in range(Items(file, path).number("datasets", least=1)):
             items = Items(file, path, str(number))
-            dataset = _read(items)
+            head = _head(items)
+            dataset = _read_sparse(items, head) if head.bits & _SPARSE else _read_dense(items, head)
+            for line in _description(head, dataset):
+                tell(line)
             if dataset.name in found:
                 raise items.error(f"holds two datasets named {dataset.name}")
             found[dataset.name] = dataset
@@ -93,9 +110,21 @@ class _Head:
     weights: npt.NDArray[np.float32] | None
 
 
-def _read(items: Items) -> Dataset:
-    head = _head(items)
-    return _read_sparse(items, head) if head.bits & _SPARSE else _read_dense(items, head)
+def _description(head: _Head, dataset: Dataset) -> Iterator[str]:
+    """What DSSTNE prints of a dataset it has loaded."""
+    yield f"LoadNetCDF: Loading {_TYPE_NAMES[head.kind]} data set"
+    attributes = [word for bit, word in _ATTRIBUTES.items() if head.bits & bit] or ["None"]
+    sides = (*head.sides, 1, 1)[:3]
+    datapoints = dataset.nnz if isinstance(dataset, SparseDataset) else dataset.values.size
+    for said in (
+        f"Name of data set: {head.name}",
+        f"Attributes: {' '.join(attributes)}",
+        f"{len(head.sides)}-dimensional data comprised of ({sides[0]}, {sides[1]}, {sides[2]}) datapoints.",
+        f"{datapoints} total datapoints.",
+        f"{dataset.samples} examples.",
+        f"{head.stored} unique examples.",
+    ):
+        yield f"NNDataSet<T>::NNDataSet: {said}"
 
 
 def _head(items: Items) -> _Head:

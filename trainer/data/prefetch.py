@@ -1,14 +1,14 @@
 """The next items made while the last is used."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def prefetched(items: Iterator[Item], *, depth: int = 2) -> Iterator[Item]:
+def prefetched(items: Iterator[Item], *, depth: int = 2) -> Generator[Item]:
     """`items` in order, up to `depth` of them made ahead by a thread of their own; what goes wrong there is raised
     where the item would have come. The thread ends with the iterator.
     """

@@ -37,7 +37,7 @@ def convert(text: str | None = None, source: str = "in.txt", **flags: object) ->
             "feature_index": "features",
             "sample_index": "samples",
             **flags,
-        }  # type: ignore[arg-type]
+        }
     )
     generate_netcdf(options, said.append)
     return [re.sub(r"\d+\.\d+", "<t>", line) for line in said]

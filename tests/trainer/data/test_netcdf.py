@@ -121,6 +121,23 @@ def test_many_datasets_of_a_file_are_found_by_name(tmp_path: Path):
         write_datasets(tmp_path / "d.nc", [dataset(), dataset()])
 
 
+def test_datasets_loaded_are_told_of_as_dsstne_does(tmp_path: Path):
+    write_datasets(tmp_path / "d.nc", [replace(dataset("gl"), rows=np.array([0, 0, 1], np.int64), sides=(4, 32))])
+    told: list[str] = []
+    found = read_datasets(tmp_path / "d.nc", tell=told.append)["gl"]
+    assert isinstance(found, SparseDataset)
+    assert told[0].startswith("LoadNetCDF: Loading ")
+    assert told[0].endswith(" data set")
+    assert [line.removeprefix("NNDataSet<T>::NNDataSet: ") for line in told[1:]] == [
+        "Name of data set: gl",
+        "Attributes: Sparse Boolean Indexed",
+        "2-dimensional data comprised of (4, 32, 1) datapoints.",
+        f"{found.nnz} total datapoints.",
+        "3 examples.",
+        f"{len(found.indptr) - 1} unique examples.",
+    ]
+
+
 def test_strings_are_char_and_numbers_unsigned_as_the_original_needs_them(tmp_path: Path):
     indexed = replace(dataset("größe"), rows=ROWS, weights=WEIGHTS)
     classes = replace(DENSE["one-hot"], name="classes", rows=ROWS)

@@ -31,7 +31,7 @@ def test_they_are_made_by_another_thread_which_ends_with_the_iterator() -> None:
 
     reader = prefetched(items())
     assert next(reader) == 0
-    reader.close()  # type: ignore[attr-defined]
+    reader.close()
     (thread,) = threads
     assert thread is not threading.current_thread()
     assert not thread.is_alive()

@@ -1,5 +1,6 @@
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_the_mean_number_of_ratings_is_about_what_is_asked(tmp_path: Path):
         {"users": 5, "items": 9, "ratings_per_user": float("nan")},
     ],
 )
-def test_sizes_that_make_no_data_are_refused_before_anything_is_written(tmp_path: Path, sizes: dict[str, float]):
+def test_sizes_that_make_no_data_are_refused_before_anything_is_written(tmp_path: Path, sizes: dict[str, Any]):
     with pytest.raises(SettingsError, match="wanted"):
-        synthesize(tmp_path / "data", **sizes)  # type: ignore[arg-type]
+        synthesize(tmp_path / "data", **sizes)
     assert not (tmp_path / "data").exists()

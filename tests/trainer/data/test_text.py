@@ -5,6 +5,7 @@ import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def rows_of(path: Path, **reading: object) -> dict[str, list[tuple[str, float]]]:
-    dataset = convert_text(path, name="d", reading=Reading(**reading)).dataset  # type: ignore[arg-type]
+def rows_of(path: Path, **reading: Any) -> dict[str, list[tuple[str, float]]]:
+    dataset = convert_text(path, name="d", reading=Reading(**reading)).dataset
     assert dataset.features is not None
     assert dataset.sample_names is not None
     names = dataset.features.names()
