@@ -12,6 +12,7 @@ from benchmarks.data import Ratings, Shape, make_ratings
 from benchmarks.training import Training, in_turns
 from trainer.data.batches import paired_batches
 from trainer.data.generate import GenerateOptions, generate_netcdf
+from trainer.deal import deals_of, with_deals
 from trainer.network_types import LayerKind, LayerSpec, NetworkSpec, OptimizerName, OptimizerSpec
 from trainer.predict import Question, Ready, recommend
 from trainer.settings import TrainSettings
@@ -24,9 +25,9 @@ def train(**arguments: Any) -> Callable[[], float]:
     """Steps of training, batches already assembled."""
     training = Training(**arguments)
     dataset = _dataset(training.ratings)
-    spec = _network(training, dataset.width)
     settings = TrainSettings(batch_size=training.batch)
     mesh = make_mesh(1, jax.devices()[:1])
+    spec = with_deals(_network(training, dataset.width), ["Input", "Output"], shards=1)
     step = make_step(spec, settings, mesh)
     made = list(
         paired_batches(
@@ -34,6 +35,7 @@ def train(**arguments: Any) -> Callable[[], float]:
             {"Output": dataset},
             batch_size=training.batch,
             order=np.arange(dataset.samples),
+            deals=deals_of(spec, 1),
         )
     )
     state = create_state(spec, settings, mesh)

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from trainer.data.batches import paired_batches
+from trainer.deal import deals_of, with_deals
 from trainer.network_types import Activation, LayerKind, LayerSpec, NetworkSpec, OptimizerName, OptimizerSpec
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh, to_mesh
-from trainer.sparse import SparseBatch
+from trainer.sparse import SparseBatch, SparseDataset
 from trainer.state import TrainState, create_state, make_step, weights_of
 from trainer.weights import Weights
 
@@ -96,6 +98,12 @@ def _numbered(rows: Rows, shard: int, part: int) -> list[tuple[int, Sequence[int
     return [(n, row) for n, row in enumerate(rows) if n // part == shard]
 
 
+def dataset_of(rows: Rows, width: int) -> SparseDataset:
+    """`rows` as a dataset of indicators."""
+    indptr = np.cumsum([0, *(len(row) for row in rows)])
+    return SparseDataset("d", width, indptr, np.array([feature for row in rows for feature in row], np.uint32))
+
+
 def dense(rows: Rows, width: int, *, values: Sequence[Sequence[float]] | None = None) -> np.ndarray:
     """`rows` as a matrix of float64, [samples, width]."""
     matrix = np.zeros((len(rows), width))
@@ -118,17 +126,19 @@ class Run:
         settings: TrainSettings | None = None,
         start: Weights | None = None,
     ) -> None:
-        settings = settings or TrainSettings()
-        on = mesh_of(mesh)
+        settings, on = settings or TrainSettings(), mesh_of(mesh)
+        spec = with_deals(spec, [layer.name for layer in spec.layers], shards=mesh[1])
         state: TrainState = create_state(spec, settings, on, weights=start)
         step = make_step(spec, settings, on)
-        inputs, targets = to_mesh(
-            (
-                {layer.name: batch_of(rows[0], layer.width, shards=mesh[0], batch=batch) for layer in spec.inputs},
-                {layer.name: batch_of(rows[1], layer.width, shards=mesh[0], batch=batch) for layer in spec.outputs},
-            ),
-            on,
+        made = paired_batches(
+            {layer.name: dataset_of(rows[0], layer.width) for layer in spec.inputs},
+            {layer.name: dataset_of(rows[1], layer.width) for layer in spec.outputs},
+            batch_size=batch or len(rows[0]),
+            shards=mesh[0],
+            order=np.arange(len(rows[0])),
+            deals=deals_of(spec, mesh[1]),
         )
+        inputs, targets = to_mesh(next(made), on)
         self.losses, self.regularizations = [], []
         for _ in range(steps):
             state, report = step(state, inputs, targets)

@@ -47,11 +47,11 @@ def _train(cdl: Cdl, say: Say) -> None:
     settings = _settings(cdl)
     named = replace(spec, checkpoint_name=cdl.checkpoint_name, checkpoint_interval=cdl.checkpoint_interval)
 
-    def after_epoch(epoch: int, state: TrainState) -> None:
+    def after_epoch(epoch: int, state: Callable[[], TrainState]) -> None:
         if epoch and epoch % cdl.checkpoint_interval == 0:
             path = Path(f"{cdl.checkpoint_name}{epoch}.nc")
             say(f"NNNetwork::Train: saving checkpoint {path}")
-            write_network(path, named, weights_of(state, spec))
+            write_network(path, named, weights_of(state(), spec))
 
     mesh = make_mesh(1, find_devices())
     state = train(spec, data, settings, mesh=mesh, tell=lambda report: say(epoch_text(report)), after_epoch=after_epoch)

@@ -7,36 +7,33 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from trainer.network_types import ConnectionSpec, LayerKind, LayerSpec, LayerType, WeightInit, WeightScheme
+from trainer.deal import IN_ORDER, Deal, deal_of, is_wide
+from trainer.network_types import ConnectionSpec, WeightInit, WeightScheme
 from trainer.shapes import filter_shape
-from trainer.sparse import SparseBatch, round_up
+from trainer.sharding import batch_specs, over_parts
+from trainer.sparse import SparseBatch
 
 _EPSILON = 1e-5
 """Added to a variance before its root, as cuDNN did."""
+_PIECE = 4096
+"""Entries worth a turn of a loop."""
 _SLOWEST_AVERAGE = 0.01
 """Least share of a batch in the running statistics: they are means at first, then forget."""
-
-
-class Size(NamedTuple):
-    """A side of a weight matrix: its units, and the rows or columns stored for them."""
-
-    units: int
-    stored: int
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How the matrix [in, out] of a fully connected layer is stored."""
 
-    rows: Size
-    columns: Size
+    rows: Deal
+    columns: Deal
     by_output: bool
     """Stored as its transpose, [out, in]."""
     group: str
@@ -44,20 +41,9 @@ class Layout:
     `model`, `hidden` is everywhere."""
 
 
-def is_wide(layer: LayerSpec) -> bool:
-    """Whether the layer's units are features, to be spread over devices."""
-    return layer.kind in (LayerKind.INPUT, LayerKind.OUTPUT) and layer.type is LayerType.FULLY_CONNECTED
-
-
-def stored_width(layer: LayerSpec, shards: int) -> int:
-    """Columns of the layer's output: its width, for features rounded up to divide by `shards`."""
-    return round_up(layer.width, shards) if is_wide(layer) else layer.width
-
-
 def layout_of(connection: ConnectionSpec, shards: int) -> Layout:
     """The layout of a matrix by the layers it stands between."""
-    source = Size(connection.source.width, stored_width(connection.source, shards))
-    target = Size(connection.target.width, stored_width(connection.target, shards))
+    source, target = deal_of(connection.source, shards), deal_of(connection.target, shards)
     if is_wide(connection.source):
         return Layout(source, target, False, "inputs")
     if is_wide(connection.target):
@@ -71,9 +57,8 @@ class Linear(nnx.Module):
     def __init__(self, connection: ConnectionSpec, *, own: bool, shards: int, rng: jax.Array) -> None:
         layout, init = layout_of(connection, shards), connection.target.weight_init
         if own:
-            shape = (layout.rows.stored, layout.columns.units)
             fans = (connection.source.width, connection.target.width)
-            kernel = _zero_beyond(initial_kernel(init, rng, shape=shape, fans=fans), layout.rows.units)
+            kernel = _dealt_kernel(init, rng, layout.rows, columns=layout.columns.units, fans=fans)
             missing = layout.columns.stored - layout.columns.units
             self.kernel = nnx.Param(jnp.pad(kernel, ((0, 0), (0, missing))))
         self.bias = nnx.Param(_initial_bias(init, layout.rows if layout.by_output else layout.columns))
@@ -89,7 +74,7 @@ class Convolution(nnx.Module):
             fans = (connection.source.width, layer.width)
             flat = initial_kernel(init, rng, shape=(shape[0], math.prod(shape[1:])), fans=fans)
             self.kernel = nnx.Param(flat.reshape(shape))
-        self.bias = nnx.Param(_initial_bias(init, Size(layer.filters, layer.filters)))
+        self.bias = nnx.Param(_initial_bias(init, Deal(layer.filters, layer.filters)))
 
 
 class BatchNorm(nnx.Module):
@@ -149,6 +134,8 @@ class Corruption:
     """Denoising: chance of a stored feature to be hidden; the others are scaled by 1 / (1 - p)."""
     rng: jax.Array | None
     """`None`: no denoising."""
+    deal: Deal = IN_ORDER
+    """How the features are stored; here in order."""
 
     def product(self, kernel: jax.Array, batch: SparseBatch, *, spread: bool = False) -> jax.Array:
         """Sum of the kernel rows a sample's features select, [batch, units]; only that crosses devices. `kernel` is
@@ -156,7 +143,7 @@ class Corruption:
         """
         out = P("data", "model") if spread else P("data", None)
         gather_sum = partial(self._gather_sum, spread=spread)
-        product = jax.shard_map(gather_sum, in_specs=(P("model", None), P("data"), P()), out_specs=out)
+        product = jax.shard_map(gather_sum, in_specs=(P("model", None), batch_specs(batch), P()), out_specs=out)
         return product(kernel, batch, self.rng)
 
     def dense(self, batch: SparseBatch, columns: int) -> jax.Array:
@@ -164,35 +151,65 @@ class Corruption:
 
         def scatter(batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
             zeros = jnp.zeros((len(batch.sample_mask), columns), jnp.float32)
-            return zeros.at[batch.rows, batch.indices].add(self._values(batch, rng), mode="drop")
+            return zeros.at[batch.rows, batch.indices].add(self.values(batch, rng), mode="drop")
 
-        return jax.shard_map(scatter, in_specs=(P("data"), P()), out_specs=P("data", None))(batch, self.rng)
+        return jax.shard_map(scatter, in_specs=(batch_specs(batch), P()), out_specs=P("data", None))(batch, self.rng)
 
     def _gather_sum(self, kernel: jax.Array, batch: SparseBatch, rng: jax.Array | None, *, spread: bool) -> jax.Array:
-        first = jax.lax.axis_index("model") * kernel.shape[0]
-        local = batch.indices - first
-        owned = (local >= 0) & (local < kernel.shape[0])
-        values = jnp.where(owned, self._values(batch, rng), 0.0)
-        taken = kernel.at[jnp.where(owned, local, 0)].get(mode="promise_in_bounds")
-        sums = jax.ops.segment_sum(taken * values[:, None], batch.rows, len(batch.sample_mask), indices_are_sorted=True)
+        values = self.values(batch, rng)
+        local = batch.indices - jax.lax.axis_index("model") * kernel.shape[0]
+
+        def summed(local: jax.Array, rows: jax.Array, values: jax.Array) -> jax.Array:
+            owned = (local >= 0) & (local < kernel.shape[0])
+            taken = kernel.at[jnp.where(owned, local, 0)].get(mode="promise_in_bounds")
+            taken = taken * jnp.where(owned, values, 0.0)[:, None]
+            # Rows of several parts are in order by part only.
+            is_sorted = batch.rows.ndim == 1
+            return jax.ops.segment_sum(taken, rows, len(batch.sample_mask), indices_are_sorted=is_sorted)
+
+        pieces = [entry_pieces(entry) for entry in (local, batch.rows, values)]
+
+        def more(number: jax.Array, so_far: jax.Array) -> jax.Array:
+            return so_far + summed(*(one[number] for one in pieces))
+
+        sums = jax.lax.fori_loop(1, len(pieces[0]), more, summed(*(one[0] for one in pieces)))
         if spread:
             return jax.lax.psum_scatter(sums, "model", scatter_dimension=1, tiled=True)
         return jax.lax.psum(sums, "model")
 
-    def _values(self, batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
-        samples = len(batch.sample_mask)
+    def values(self, batch: SparseBatch, rng: jax.Array | None) -> jax.Array:
+        """What the entries of a device's part of a batch weigh, of the shape of its `indices`; within `shard_map`."""
         values = jnp.ones(batch.indices.shape, jnp.float32) if batch.values is None else batch.values
         if batch.weights is not None:
             values = values * batch.weights.at[batch.rows].get(mode="fill", fill_value=0.0)
         if self.normalize:
-            squares = jax.ops.segment_sum(jnp.square(values), batch.rows, samples, indices_are_sorted=True)
+            real = jnp.where(batch.rows < len(batch.sample_mask), values, 0.0)
+            squares = over_parts(_row_sums(jnp.square(real).reshape(-1), batch), batch)
             length = jnp.sqrt(jnp.maximum(squares, 1e-12))
             values = values / length.at[batch.rows].get(mode="fill", fill_value=1.0)
         if rng is not None and self.p > 0:
-            row = batch.rows + jax.lax.axis_index("data") * samples
-            kept = _uniform_at(rng, row, batch.indices) >= self.p
-            values = jnp.where(kept, values / (1.0 - self.p), 0.0)
+            row = batch.rows + jax.lax.axis_index("data") * len(batch.sample_mask)
+            draw = _uniform_at(rng, row.reshape(-1), self.deal.unit(batch.indices).reshape(-1))
+            values = jnp.where(draw.reshape(values.shape) >= self.p, values / (1.0 - self.p), 0.0)
         return values
+
+
+def entry_pieces(entries: jax.Array) -> jax.Array:
+    """The entries of a batch, [parts, capacity] where it is dealt, as [pieces, …] of some thousand each: what is
+    made of them stays small, and is worth a turn of a loop.
+    """
+    if entries.ndim == 1:
+        return entries[None, :]
+    parts, capacity = entries.shape
+    fitting = (count for count in range(1, parts) if parts % count == 0 and count * capacity >= _PIECE)
+    return entries.reshape(-1, next(fitting, parts) * capacity)
+
+
+def _row_sums(values: jax.Array, batch: SparseBatch) -> jax.Array:
+    # [entries, …] -> [batch, …]
+    is_sorted = batch.rows.ndim == 1 or batch.rows.shape[0] == 1
+    rows = batch.rows.reshape(-1)
+    return jax.ops.segment_sum(values, rows, len(batch.sample_mask), indices_are_sorted=is_sorted)
 
 
 def _uniform_at(rng: jax.Array, rows: jax.Array, features: jax.Array) -> jax.Array:
@@ -238,7 +255,7 @@ def matmul(values: jax.Array, kernel: jax.Array, *, transposed: bool, bfloat16: 
     return product(values.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
 
 
-def initial_kernel(init: WeightInit, rng: jax.Array, *, shape: tuple[int, int], fans: tuple[int, int]) -> jax.Array:
+def initial_kernel(init: WeightInit, rng: jax.Array, *, shape: tuple[int, ...], fans: tuple[int, int]) -> jax.Array:
     """Initial weights of `shape`, float32, by DSSTNE's schemes (spec 5.12); `fans` are units in and out.
 
     More rows do not change the rows before them, so the draw does not depend on the number of devices.
@@ -260,9 +277,15 @@ def initial_kernel(init: WeightInit, rng: jax.Array, *, shape: tuple[int, int], 
     return jax.random.uniform(rng, shape, jnp.float32, -half_range, half_range)
 
 
-def _initial_bias(init: WeightInit, units: Size) -> jax.Array:
-    return jnp.where(jnp.arange(units.stored) < units.units, jnp.float32(init.bias), 0.0)
+def _dealt_kernel(init: WeightInit, rng: jax.Array, rows: Deal, *, columns: int, fans: tuple[int, int]) -> jax.Array:
+    """[stored rows, columns], drawn row by row in the order of the units, so that every deal gives a unit the same; in
+    three sides, so that each device draws only what it is to hold.
+    """
+    drawn = initial_kernel(init, rng, shape=(rows.size, rows.parts, columns), fans=fans)
+    unit = jnp.arange(rows.size)[:, None] * rows.parts + jnp.arange(rows.parts)[None, :]
+    drawn = jnp.where((unit < rows.units)[:, :, None], drawn, 0.0)
+    return drawn.swapaxes(0, 1).reshape(rows.stored, columns)
 
 
-def _zero_beyond(kernel: jax.Array, rows: int) -> jax.Array:
-    return jnp.where(jnp.arange(kernel.shape[0])[:, None] < rows, kernel, 0.0)
+def _initial_bias(init: WeightInit, units: Deal) -> jax.Array:
+    return jnp.where(units.unit(jnp.arange(units.stored)) < units.units, jnp.float32(init.bias), 0.0)

@@ -3,6 +3,7 @@ matrices of a network file. Denoising, dropout and the sparseness penalty live h
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from trainer.activations import activate, dropout
+from trainer.deal import Deal, deal_of, is_wide
 from trainer.dense import DenseBatch
 from trainer.layers import (
     BatchNorm,
@@ -20,11 +22,9 @@ from trainer.layers import (
     LayerNorm,
     Layout,
     Linear,
-    is_wide,
     layout_of,
     limit_deltas,
     matmul,
-    stored_width,
 )
 from trainer.network_types import (
     Activation,
@@ -67,6 +67,8 @@ class Training(NamedTuple):
     """[batch], 1 for a real sample."""
     samples: jax.Array
     """How many those are."""
+    probes: Mapping[int, jax.Array]
+    """By connection, added to its product."""
 
 
 class Network(nnx.Module):
@@ -92,17 +94,22 @@ class Network(nnx.Module):
             if layer.layer_normalization:
                 self.layer_norms[str(position)] = LayerNorm(layer.width)
 
-    def __call__(self, batches: Batches, *, rng: jax.Array | None = None) -> Forward:
-        """Every layer of a batch; with `rng` as in training: denoised, with dropout, with the penalty."""
+    def __call__(
+        self, batches: Batches, *, rng: jax.Array | None = None, probes: Mapping[int, jax.Array] | None = None
+    ) -> Forward:
+        """Every layer of a batch; with `rng` as in training: denoised, with dropout, with the penalty. With `probes`
+        all but the layers that are updated block by block: their sources are there, and what input matrices contribute
+        is taken for given, with `probes` [batch, units] by connection added, whose gradient is theirs.
+        """
         training = None
         if rng is not None:
             mask = next(iter(batches.values())).sample_mask
-            training = Training(rng, mask, jnp.maximum(mask.sum(), 1.0))
+            training = Training(rng, mask, jnp.maximum(mask.sum(), 1.0), probes or {})
         said = Forward({}, {}, jnp.zeros((), jnp.float32))
         for layer in topological(self.spec.layers):
             if layer.kind is LayerKind.INPUT:
                 self._read(layer, batches[layer.name], said, training)
-            elif layer.kind is not LayerKind.TARGET:
+            elif layer.kind is not LayerKind.TARGET and (probes is None or layer.parts == 0):
                 said = self._compute(layer, batches, said, training)
         return said
 
@@ -114,7 +121,7 @@ class Network(nnx.Module):
             values = values / jnp.sqrt(jnp.maximum(jnp.square(values).sum(axis=1, keepdims=True), 1e-12))
         if training is not None and layer.dropout > 0:
             values = dropout(layer, values, self._kept(layer, values.shape, training))
-        missing = stored_width(layer, self.shards) - values.shape[1]
+        missing = deal_of(layer, self.shards).stored - values.shape[1]
         said.outputs[layer.name] = jnp.pad(values, ((0, 0), (0, missing)))
 
     def _compute(self, layer: LayerSpec, batches: Batches, said: Forward, training: Training | None) -> Forward:
@@ -145,13 +152,13 @@ class Network(nnx.Module):
         return said._replace(penalty=penalty)
 
     def _sums(self, layer: LayerSpec, batches: Batches, said: Forward, training: Training | None) -> jax.Array:
-        columns = stored_width(layer, self.shards)
+        columns = deal_of(layer, self.shards).stored
 
         def output(name: str) -> jax.Array:
             source = self.spec.layer(name)
             if name in said.outputs:
                 return said.outputs[name]
-            return self._corruption(source, training).dense(_sparse(batches[name]), stored_width(source, self.shards))
+            return self._corruption(source, training).dense(_sparse(batches[name]), deal_of(source, self.shards).stored)
 
         parts: list[jax.Array] = []
         if layer.type is LayerType.POOLING:
@@ -165,7 +172,10 @@ class Network(nnx.Module):
                 sparse = batch if isinstance(batch, SparseBatch) else None
                 if layer.type is LayerType.FULLY_CONNECTED and sparse is not None:
                     corruption = self._corruption(connection.source, training)
-                    product = corruption.product(self._kernel(number), sparse, spread=is_wide(layer))
+                    probe = None if training is None else training.probes.get(number)
+                    kernel = self._kernel(number) if probe is None else jax.lax.stop_gradient(self._kernel(number))
+                    product = corruption.product(kernel, sparse, spread=is_wide(layer))
+                    product = product if probe is None else product + probe
                 else:
                     product = self._product(number, connection, output(connection.source.name))
                 parts.append(product + self._bias(number, connection)[None, :])
@@ -210,16 +220,31 @@ class Network(nnx.Module):
         return getattr(self, group_of(connection, self.shards))[str(number)]
 
     def _corruption(self, layer: LayerSpec, training: Training | None) -> Corruption:
-        denoising = self.spec.denoising if layer.sparse and layer.denoised else 0.0
-        if training is None or denoising == 0:
-            return Corruption(layer.normalize, 0.0, None)
-        return Corruption(layer.normalize, denoising, self._rng(layer, training))
+        return corruption_of(self.spec, layer, self.shards, None if training is None else training.rng)
 
     def _rng(self, layer: LayerSpec, training: Training) -> jax.Array:
-        return jax.random.fold_in(training.rng, self.spec.layers.index(layer))
+        return _layer_rng(self.spec, layer, training.rng)
 
     def _kept(self, layer: LayerSpec, shape: tuple[int, ...], training: Training) -> jax.Array:
         return jax.random.uniform(self._rng(layer, training), shape) >= layer.dropout
+
+
+def corruption_of(spec: NetworkSpec, layer: LayerSpec, shards: int, rng: jax.Array | None) -> Corruption:
+    """What happens to the values of a sparse Input layer; `rng` of the step in training."""
+    deal = deal_of(layer, shards)
+    denoising = spec.denoising if layer.sparse and layer.denoised else 0.0
+    if rng is None or denoising == 0:
+        return Corruption(layer.normalize, 0.0, None, deal)
+    return Corruption(layer.normalize, denoising, _layer_rng(spec, layer, rng), deal)
+
+
+def fused_outputs(spec: NetworkSpec) -> list[LayerSpec]:
+    """The Output layers whose sums, loss and update are made block by block."""
+    return [layer for layer in spec.outputs if layer.parts > 0]
+
+
+def _layer_rng(spec: NetworkSpec, layer: LayerSpec, rng: jax.Array) -> jax.Array:
+    return jax.random.fold_in(rng, [one.name for one in spec.layers].index(layer.name))
 
 
 def group_of(connection: ConnectionSpec, shards: int) -> str:
@@ -255,11 +280,13 @@ def to_weights(spec: NetworkSpec, params: Mapping[str, Any], statistics: Mapping
         layout = None if connection.target.type is LayerType.CONVOLUTIONAL else layout_of(connection, 1)
         part = jax.device_get(params[group_of(connection, 1)][str(number)])
         kernel = part.get("kernel")
+        bias = part["bias"]
+        if layout is not None:
+            bias = _in_order(bias, layout.rows if layout.by_output else layout.columns)
         if kernel is not None and layout is not None:
-            kernel = kernel[: layout.rows.units, : layout.columns.units]
+            kernel = _in_order(kernel, layout.rows)[:, : layout.columns.units]
             kernel = kernel.T if layout.by_output else kernel
-        units = connection.target.filters if layout is None else connection.target.width
-        connections.append(Connection(kernel, part["bias"][:units]))
+        connections.append(Connection(kernel, bias))
     return Weights(
         tuple(connections), _norms(spec, "batch_norms", params, statistics), _norms(spec, "layer_norms", params)
     )
@@ -297,15 +324,20 @@ def _norms(
     return found
 
 
+def _in_order(stored: np.ndarray, deal: Deal) -> np.ndarray:
+    # [places of any mesh, …] -> [units, …]
+    return replace(deal, stored=len(stored)).gathered(stored)[: deal.units]
+
+
 def _padded_kernel(kernel: np.ndarray, layout: Layout) -> np.ndarray:
     stored = kernel.T if layout.by_output else kernel
     missing = (layout.rows.stored - layout.rows.units, layout.columns.stored - layout.columns.units)
-    return np.pad(stored, ((0, missing[0]), (0, missing[1])))
+    return layout.rows.dealt(np.pad(stored, ((0, missing[0]), (0, missing[1]))))
 
 
 def _padded_bias(bias: np.ndarray, layout: Layout) -> np.ndarray:
     side = layout.rows if layout.by_output else layout.columns
-    return np.pad(bias, (0, side.stored - side.units))
+    return side.dealt(np.pad(bias, (0, side.stored - side.units)))
 
 
 def _channels(layer: LayerSpec) -> int:

@@ -138,6 +138,11 @@ OPTIMIZERS = {
 }
 SCHEDULES = {"Constant": Schedule.CONSTANT, "Cosine": Schedule.COSINE}
 PRECISIONS = {"float32": False, "bfloat16": True}
+_CROSS_ENTROPIES = (
+    ErrorFunction.CROSS_ENTROPY,
+    ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY,
+    ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY,
+)
 _OUTPUTS_OF = {
     ErrorFunction.CROSS_ENTROPY: {Activation.SIGMOID: "Sigmoid", Activation.SOFT_MAX: "SoftMax"},
     ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY: {Activation.SIGMOID: "Sigmoid", Activation.SOFT_MAX: "SoftMax"},
@@ -156,6 +161,11 @@ def why_not_output(loss: ErrorFunction, activation: Activation) -> str | None:
     if fitting is None or activation in fitting:
         return None
     return f"{_spelling(loss)} needs an Output with Activation {' or '.join(fitting.values())}"
+
+
+def takes_logits(loss: ErrorFunction, activation: Activation) -> bool:
+    """Whether the loss is computed from logits, activation included, instead of from the layer's output."""
+    return loss in _CROSS_ENTROPIES and activation in (Activation.SIGMOID, Activation.SOFT_MAX)
 
 
 def why_not_target(loss: ErrorFunction, *, sparse: bool) -> str | None:

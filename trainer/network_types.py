@@ -250,6 +250,8 @@ class LayerSpec:
     the dataset, this from the network's author."""
     ignore_zero: bool = False
     """An Output layer whose units cost nothing where no target is stored; learnt from its dataset."""
+    parts: int = 0
+    """While it trains: parts its units are dealt to (`trainer.deal`), to be updated block by block; 0: neither."""
 
     @property
     def width(self) -> int:

@@ -86,13 +86,13 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     say(f"NNNetwork::SetCheckPoint: filename set to {files.result}, interval set to {_SAVE_EVERY} epochs.")
     say(f"NNNetwork::SetTrainingMode: Optimizer is now {_OPTIMIZER_NAMES[rates_of(spec, settings).name.name]}")
 
-    def after_epoch(epoch: int, state: TrainState) -> None:
+    def after_epoch(epoch: int, state: Callable[[], TrainState]) -> None:
         if epoch == 0:
-            write_network(_INITIAL, named, weights_of(state, spec))
+            write_network(_INITIAL, named, weights_of(state(), spec))
         elif epoch % _SAVE_EVERY == 0:
             path = files.result.with_name(f"{files.result.name}{epoch}.nc")
             say(f"NNNetwork::Train: saving checkpoint {path}")
-            write_network(path, named, weights_of(state, spec))
+            write_network(path, named, weights_of(state(), spec))
 
     state = train(
         spec,

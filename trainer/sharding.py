@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from trainer.errors import SettingsError
+from trainer.sparse import SparseBatch
 
 Tree = TypeVar("Tree")
 
@@ -38,7 +39,12 @@ def make_mesh(data_shards: int = 1, devices: Sequence[Any] | None = None) -> Mes
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of `tree`, by the rules; a path no rule knows raises `KeyError`."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, partition_spec(_path_text(path))), tree)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), tree_specs(tree))
+
+
+def tree_specs(tree: Any) -> Any:
+    """The partition spec of every leaf of `tree`, as in `tree_shardings`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: partition_spec(_path_text(path)), tree)
 
 
 def partition_spec(path: str) -> P:
@@ -50,8 +56,26 @@ def partition_spec(path: str) -> P:
 
 
 def to_mesh(batch: Tree, mesh: Mesh) -> Tree:
-    """A batch on the devices, its samples spread over axis `data`."""
-    return jax.device_put(batch, NamedSharding(mesh, P("data")))
+    """A batch, or several, on the devices: samples spread over axis `data`, entries that are dealt over `model` too."""
+    return jax.device_put(batch, jax.tree.map(lambda spec: NamedSharding(mesh, spec), batch_specs(batch)))
+
+
+def batch_specs(batch: Tree) -> Tree:
+    """The partition spec of every array of a batch, or of several."""
+    return jax.tree.map(_batch_spec, batch, is_leaf=lambda one: isinstance(one, SparseBatch))
+
+
+def over_parts(sums: jax.Array, batch: SparseBatch) -> jax.Array:
+    """Sums over the entries a device sees as sums over all of them: a device sees only its parts of a dealt batch."""
+    return jax.lax.psum(sums, "model") if batch.indices.ndim > 1 else sums
+
+
+def _batch_spec(batch: Any) -> Any:
+    if not isinstance(batch, SparseBatch):
+        return P("data")
+    entries = P(("data", "model")) if batch.indices.ndim > 1 else P("data")
+    of_samples = SparseBatch(entries, entries, entries, P("data"), P("data"))
+    return SparseBatch(*(None if part is None else spec for part, spec in zip(batch, of_samples, strict=True)))
 
 
 def _path_text(path: tuple[Any, ...]) -> str:

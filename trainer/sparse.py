@@ -88,14 +88,18 @@ class SparseBatch(NamedTuple):
     A padding entry has `indices == width` (one past the last feature) and
     `rows == batch // shards` (one past the last row), so that it drops out of every segment sum.
     No sample is ever cut.
+
+    Where the layer's units are dealt (`trainer.deal`), entries are [shards * parts, capacity]: row `s * parts + p` has
+    those of data shard `s` that lie in part `p` of the units, and `indices` are the places where units are stored, all
+    of them taken for padding.
     """
 
     indices: Any
-    """int32 [shards * capacity] feature ids."""
+    """int32 [shards * capacity] feature ids, or [shards * parts, capacity] places."""
     rows: Any
-    """int32 [shards * capacity], ascending inside a part."""
+    """int32, as `indices`; ascending inside a part."""
     values: Any
-    """float32 [shards * capacity], or `None` for indicators."""
+    """float32, as `indices`, or `None` for indicators."""
     sample_mask: Any
     """float32 [batch], 1 for a real sample, 0 for padding."""
     weights: Any = None

@@ -3,6 +3,8 @@ or epochs.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,20 +15,24 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from trainer.deal import Deal, deal_of
 from trainer.dense import DenseBatch
+from trainer.fused import Blocks, Part, Update, joined, split
 from trainer.layers import layout_of, limit_weights
-from trainer.losses import LossSpec, Shard, sample_losses, takes_logits
-from trainer.model import Batches, Forward, Network, from_weights, group_of, to_weights
-from trainer.network_types import Activation, ConnectionSpec, LayerSpec, LayerType, NetworkSpec
+from trainer.model import Batches, Network, from_weights, group_of, to_weights
+from trainer.network_types import ConnectionSpec, LayerSpec, LayerType, NetworkSpec
+from trainer.objective import Measured, objective_function
 from trainer.optimizer import make_optimizer, rates_of, regularization
 from trainer.settings import TrainSettings
 from trainer.sharding import tree_shardings
-from trainer.sparse import SparseBatch, round_up
+from trainer.sparse import SparseBatch
 from trainer.weights import Weights
 
 _WARM_UP = 100
 """Batches that only feed the running mean of the brake."""
 _BRAKED = 25
+_JUMP = 2.25
+"""Times the mean before, from which on a loss is more than twice the mean with it."""
 
 
 class Brake(NamedTuple):
@@ -63,17 +69,6 @@ class StepReport(NamedTuple):
     """1 where the loss jumped so that the batch was left out and the brake put on, else 0."""
 
 
-class Measured(NamedTuple):
-    """What a forward pass tells besides what is minimised."""
-
-    loss_sum: jax.Array
-    """Sum over the real samples of their losses."""
-    samples: jax.Array
-    """How many those are."""
-    statistics: dict[str, Any]
-    """Running statistics after the batch."""
-
-
 Step = Callable[[TrainState, Batches, Batches], tuple[TrainState, StepReport]]
 
 
@@ -103,8 +98,8 @@ def create_state(
         number = next(n for n, connection in enumerate(spec.connections) if connection.target.name == name)
         group = group_of(spec.connections[number], mesh.shape["model"])
         part, where = state.params[group][str(number)], shardings.params[group][str(number)]["bias"]
-        missing = part["bias"].shape[0] - len(bias)
-        part["bias"] = jax.device_put(np.pad(bias, (0, missing)), where)
+        deal = deal_of(spec.layer(name), mesh.shape["model"])
+        part["bias"] = jax.device_put(deal.dealt(np.pad(bias, (0, part["bias"].shape[0] - len(bias)))), where)
     return state
 
 
@@ -122,24 +117,38 @@ def make_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: 
 def jitted_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: int = 0) -> Any:
     """The step as `jax.jit` made it, to be lowered or exported within `jax.set_mesh(mesh)`."""
     optimizer, rates = make_optimizer(spec, settings, steps=steps), rates_of(spec, settings)
-    gradient = jax.grad(objective_function(spec, mesh), has_aux=True)
+    objective, blocks = objective_function(spec, mesh), Blocks(spec, mesh, optimizer, rates)
 
     def step(state: TrainState, inputs: Batches, targets: Batches) -> tuple[TrainState, StepReport]:
         rng = jax.random.fold_in(state.rng, state.step)
-        grads, measured = gradient(state.params, state.statistics, inputs, targets, rng)
-        brake, skipped = _braked(state.brake, state.step, measured.loss_sum)
-        report = StepReport(
-            measured.loss_sum,
-            regularization(rates, state.params) * measured.samples,
-            skipped.astype(jnp.int32),
-        )
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, rate_scale=jnp.where(state.brake.left > 0, 0.1, 1.0)
-        )
-        params = _limited(spec, jax.tree.map(jnp.add, state.params, updates), mesh)
-        after = TrainState(state.step, params, opt_state, measured.statistics, state.brake, state.rng)
-        kept = jax.tree.map(lambda now, before: now if now is before else jnp.where(skipped, before, now), after, state)
-        return kept._replace(step=state.step + 1, brake=brake), report
+        rate_scale = jnp.where(state.brake.left > 0, 0.1, 1.0)
+        plain, apart = split(spec, state.params)
+        parts = {
+            group: {key: Part(own, state.opt_state[group][key]) for key, own in owns.items()}
+            for group, owns in apart.items()
+        }
+
+        def of_plain(plain: Any, probes: Any) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Measured]:
+            params = joined(plain, apart)
+            value, measured = objective(
+                params, state.statistics, inputs, targets, rng, probes if any(apart.values()) else None
+            )
+            return (value, measured.outputs), measured
+
+        (value, sources), back, measured = jax.vjp(of_plain, plain, _probes(spec, mesh, inputs), has_aux=True)
+        limit = jnp.where(state.step >= _WARM_UP, _JUMP * state.brake.mean, jnp.inf)
+        update = Update(rate_scale, measured.loss_sum, limit)
+        outputs, deltas, loss, decay = blocks.outputs(parts["outputs"], sources, targets, measured.samples, update)
+        grads, of_sums = back((jnp.ones_like(value), deltas))
+        brake, skipped = _braked(state.brake, state.step, loss)
+        found, own_decay = blocks.inputs(parts["inputs"], inputs, of_sums, rng, rate_scale=rate_scale, left_out=skipped)
+        decay = (regularization(rates, plain) + decay + own_decay) * measured.samples
+        updates, opt_state = optimizer.update(grads, state.opt_state["plain"], plain, rate_scale=rate_scale)
+        plain = _limited(spec, jax.tree.map(jnp.add, plain, updates), mesh)
+        params, states = _together(plain, opt_state, {"outputs": outputs, "inputs": found})
+        after = TrainState(state.step, params, states, measured.statistics, brake, state.rng)
+        report = StepReport(loss, decay, skipped.astype(jnp.int32))
+        return _kept(spec, skipped, state, after)._replace(step=state.step + 1), report
 
     with jax.set_mesh(mesh):
         shardings = tree_shardings(jax.eval_shape(_starter(spec, settings, mesh, steps=steps), settings.seed), mesh)
@@ -162,11 +171,16 @@ def abstract_arguments(
     hold indicators, `capacity` non-zeros a data shard; the others are dense.
     """
     by_data = NamedSharding(mesh, P("data"))
-    entries = jax.ShapeDtypeStruct((mesh.shape["data"] * capacity,), jnp.int32, sharding=by_data)
     mask = jax.ShapeDtypeStruct((settings.batch_size,), jnp.float32, sharding=by_data)
 
     def batch(layer: LayerSpec) -> Any:
         if layer.sparse:
+            shape = (mesh.shape["data"] * capacity,)
+            by_entry = by_data
+            if layer.parts > 0:
+                shape = (mesh.shape["data"] * layer.parts, max(-(-capacity // layer.parts), 1))
+                by_entry = NamedSharding(mesh, P(("data", "model")))
+            entries = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=by_entry)
             return SparseBatch(entries, entries, None, mask)
         shape = (settings.batch_size, layer.width)
         return DenseBatch(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=by_data), mask)
@@ -175,81 +189,35 @@ def abstract_arguments(
     return state, {one.name: batch(one) for one in spec.inputs}, {one.name: batch(one) for one in spec.outputs}
 
 
-class ForwardFunction:
-    """`(params, statistics, batches, rng or None) -> (Forward, statistics)`, to be called within
-    `jax.set_mesh(mesh)`.
+def in_order(state: TrainState, spec: NetworkSpec, mesh: Mesh, *, release: bool = False) -> TrainState:
+    """`state` with its features in the order of their numbers, as without deals, and without the optimizer's part;
+    `release` frees each array that is not needed any more as soon as it can be.
     """
-
-    def __init__(self, spec: NetworkSpec, mesh: Mesh) -> None:
-        shards = mesh.shape["model"]
-        abstract = nnx.eval_shape(lambda: Network(spec, shards=shards, rng=jax.random.key(0)))
-        self._graph, self._params, self._statistics = nnx.split(abstract, nnx.Param, nnx.BatchStat)
-
-    def __call__(
-        self, params: Any, statistics: Any, batches: Batches, rng: jax.Array | None
-    ) -> tuple[Forward, dict[str, Any]]:
-        """Every layer of a batch, and the running statistics after it."""
-        filled = [jax.tree.map(lambda variable: variable, own) for own in (self._params, self._statistics)]
-        nnx.replace_by_pure_dict(filled[0], dict(params))
-        nnx.replace_by_pure_dict(filled[1], dict(statistics))
-        network = nnx.merge(self._graph, *filled)
-        said = network(batches, rng=rng)
-        return said, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+    shards = mesh.shape["model"]
+    params = {group: {key: dict(part) for key, part in parts.items()} for group, parts in state.params.items()}
+    for number, one in enumerate(spec.connections):
+        part = params[group_of(one, shards)][str(number)]
+        for layer, names in ((one.source, ("kernel",)), (one.target, ("kernel", "bias"))):
+            if layer.parts == 0:
+                continue
+            deal, rows = deal_of(layer, shards), deal_of(replace(layer, parts=0), shards).stored
+            for name in names:
+                stored = part[name]
+                part[name] = jax.jit(partial(_ordered, deal=deal, rows=rows), out_shardings=stored.sharding)(stored)
+                if release:
+                    stored.delete()
+    return state._replace(params=params, opt_state={})
 
 
-def forward_function(spec: NetworkSpec, mesh: Mesh) -> ForwardFunction:
-    """What computes `spec` on `mesh`."""
-    return ForwardFunction(spec, mesh)
+def _ordered(stored: jax.Array, *, deal: Deal, rows: int) -> jax.Array:
+    ordered = deal.gathered(stored)[:rows]
+    missing = ((0, max(rows - deal.stored, 0)), *[(0, 0)] * (stored.ndim - 1))
+    return jnp.pad(ordered, missing)
 
 
 def weights_of(state: TrainState, spec: NetworkSpec) -> Weights:
     """What was learnt, gathered from all devices, padding stripped."""
     return to_weights(spec, state.params, state.statistics)
-
-
-def objective_function(spec: NetworkSpec, mesh: Mesh) -> Callable[..., tuple[jax.Array, Measured]]:
-    """`(params, statistics, inputs, targets, rng) -> (what is minimised, what was measured on the way)`: the mean loss
-    of the real samples plus the penalty. To be called within `jax.set_mesh(mesh)`.
-    """
-    forward = forward_function(spec, mesh)
-
-    def objective(
-        params: Any, statistics: Any, inputs: Batches, targets: Batches, rng: jax.Array
-    ) -> tuple[jax.Array, Measured]:
-        said, statistics = forward(params, statistics, inputs, rng)
-        mask = next(iter(targets.values())).sample_mask
-        losses = jnp.zeros_like(mask)
-        for layer in spec.outputs:
-            losses = losses + layer.loss_weight * output_losses(spec, layer, said, targets[layer.name], mesh)
-        summed = jnp.where(mask > 0, losses, 0.0).sum()
-        samples = jnp.maximum(mask.sum(), 1.0)
-        return summed / samples + said.penalty, Measured(summed, samples, statistics)
-
-    return objective
-
-
-def output_losses(
-    spec: NetworkSpec, layer: LayerSpec, said: Forward, targets: SparseBatch | DenseBatch, mesh: Mesh
-) -> jax.Array:
-    """Loss of each sample at one Output layer, [batch]."""
-    activation = Activation.LINEAR if layer.type is LayerType.POOLING else layer.activation
-    loss = LossSpec(spec.loss_of(layer), activation, spec.marginal, spec.delta_boost)
-    values = (said.sums if takes_logits(loss.loss, activation) else said.outputs)[layer.name]
-    columns = round_up(layer.width, mesh.shape["model"])
-    values = jnp.pad(values, ((0, 0), (0, columns - values.shape[1])))
-    of_targets: Any = P("data")
-    if isinstance(targets, DenseBatch):
-        missing = columns - targets.values.shape[1]
-        targets = targets._replace(values=jnp.pad(targets.values, ((0, 0), (0, missing))))
-        weights = None if targets.weights is None else P("data")
-        of_targets = DenseBatch(P("data", "model"), P("data"), weights)
-
-    def of_shard(values: jax.Array, targets: SparseBatch | DenseBatch) -> jax.Array:
-        first = jax.lax.axis_index("model") * values.shape[1]
-        shard = Shard(first, layer.width, "model")
-        return sample_losses(loss, values, targets, shard=shard, ignore_zero=layer.ignore_zero)
-
-    return jax.shard_map(of_shard, in_specs=(P("data", "model"), of_targets), out_specs=P("data"))(values, targets)
 
 
 def _braked(brake: Brake, step: jax.Array, loss: jax.Array) -> tuple[Brake, jax.Array]:
@@ -260,12 +228,52 @@ def _braked(brake: Brake, step: jax.Array, loss: jax.Array) -> tuple[Brake, jax.
     return Brake(mean, jnp.maximum(left - 1, 0)), jumped
 
 
+def _kept(spec: NetworkSpec, skipped: jax.Array, before: TrainState, after: TrainState) -> TrainState:
+    """What was, where the batch is left out. Rows that are updated block by block are kept already."""
+
+    def chosen(old: Any, new: Any) -> Any:
+        return jax.tree.map(lambda was, now: was if was is now else jnp.where(skipped, was, now), old, new)
+
+    def numbers(old: Any, new: Any) -> Any:
+        return jax.tree.map(lambda was, now: now if now.ndim else jnp.where(skipped, was, now), old, new)
+
+    plain, apart = split(spec, after.params)
+    states = {
+        name: (chosen if name == "plain" else numbers)(before.opt_state[name], own)
+        for name, own in after.opt_state.items()
+    }
+    return after._replace(
+        params=joined(chosen(split(spec, before.params)[0], plain), apart),
+        opt_state=states,
+        statistics=chosen(before.statistics, after.statistics),
+    )
+
+
+def _together(plain: Any, opt_state: Any, parts: Mapping[str, Mapping[str, Part]]) -> tuple[dict[str, Any], Any]:
+    """Parameters and optimizer's states of what is updated as a whole and of the parts."""
+    params, states = (
+        {group: {key: part[place] for key, part in owns.items()} for group, owns in parts.items()} for place in (0, 1)
+    )
+    return joined(plain, params), {"plain": opt_state, **states}
+
+
+def _probes(spec: NetworkSpec, mesh: Mesh, inputs: Batches) -> dict[int, jax.Array]:
+    """Zeros [batch, units] by number of the connection from an Input layer that is updated block by block."""
+    return {
+        number: jnp.zeros(
+            (len(inputs[one.source.name].sample_mask), deal_of(one.target, mesh.shape["model"]).stored), jnp.float32
+        )
+        for number, one in enumerate(spec.connections)
+        if one.source.parts > 0
+    }
+
+
 def _limited(spec: NetworkSpec, params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Parameters after the updates, weights no longer than their layers allow."""
     shards = mesh.shape["model"]
     for number, connection in enumerate(spec.connections):
         length = connection.target.weight_norm
-        if length > 0 and connection.owner == number:
+        if length > 0 and connection.owner == number and connection.target.parts == 0:
             part = params[group_of(connection, shards)][str(number)]
             by_output = _is_by_output(connection, shards)
             part["kernel"] = limit_weights(part["kernel"], length=length, by_output=by_output)
@@ -285,7 +293,10 @@ def _starter(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: i
         params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
         statistics = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
         brake = Brake(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), statistics, brake, training)
+        plain, apart = split(spec, params)
+        opt_state = {"plain": optimizer.init(plain)}
+        opt_state |= {group: {key: optimizer.init(own) for key, own in owns.items()} for group, owns in apart.items()}
+        return TrainState(jnp.zeros((), jnp.int32), params, opt_state, statistics, brake, training)
 
     return start
 

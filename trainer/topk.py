@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from trainer.model import Batches
 from trainer.network_types import NetworkSpec
+from trainer.objective import forward_function
 from trainer.sparse import SparseBatch, round_up
-from trainer.state import forward_function
 
 NOBODY = -1
 """Id that stands where a sample has no feature left."""

@@ -23,13 +23,14 @@ from trainer import checkpoint
 from trainer.data.batches import batch_size_of, paired_batches, sample_order
 from trainer.data.netcdf import Dataset
 from trainer.data.prefetch import prefetched
+from trainer.deal import deals_of, with_deals
 from trainer.errors import DevicesMissing, InputError, NonFiniteError
 from trainer.filing import cache_folder
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
-from trainer.state import StepReport, TrainState, abstract_state, create_state, make_step
+from trainer.state import StepReport, TrainState, abstract_state, create_state, in_order, make_step
 
 _WORTH_KEEPING_SECONDS = 0.3
 _NAMES = {"name", "sample_names", "features"}
@@ -97,19 +98,21 @@ def train(
     mesh: Mesh,
     tell: Callable[[EpochReport], None],
     checkpoints: Checkpoints | None = None,
-    after_epoch: Callable[[int, TrainState], None] = lambda _, __: None,
+    after_epoch: Callable[[int, Callable[[], TrainState]], None] = lambda _, __: None,
 ) -> TrainState:
-    """Train `spec` (shapes resolved) from its initial weights; `after_epoch` is given each epoch's number and state, 0
-    and the first one too. Killed and begun again with the same `checkpoints` it ends at the same weights.
-    `NonFiniteError` as soon as an epoch's loss is no finite number.
+    """Train `spec` (shapes resolved) from its initial weights; `after_epoch` is given each epoch's number and what
+    brings the state, 0 and the first one too. Killed and begun again with the same `checkpoints` it ends at the same
+    weights. The state returned has no optimizer's part. `NonFiniteError` as soon as an epoch's loss is not finite.
     """
+    spec = with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"])
     samples, size = data.samples, batch_size_of(settings.batch_size, data.samples, settings.data_shards)
     per_epoch = -(-samples // size)
+    deals = deals_of(spec, mesh.shape["model"])
     saver = _Saver(checkpoints, partial(_fingerprint, spec, data, settings))
     progress = saver.load(spec, settings, mesh, steps=per_epoch * settings.epochs)
     if progress is None:
         progress = _begin(spec, data, settings, mesh, steps=per_epoch * settings.epochs)
-        after_epoch(0, progress.state)
+        after_epoch(0, partial(in_order, progress.state, spec, mesh))
     step = make_step(spec, settings, mesh, steps=per_epoch * settings.epochs)
     add = jax.jit(lambda sums, report: jax.tree.map(jnp.add, sums, report), donate_argnums=0)
     for epoch in range(progress.epoch, settings.epochs + 1):
@@ -121,6 +124,7 @@ def train(
             batch_size=settings.batch_size,
             shards=settings.data_shards,
             order=order[progress.done * size :],
+            deals=deals,
         )
         for inputs, targets in prefetched(to_mesh(batch, mesh) for batch in batches):
             progress.state, report = step(progress.state, inputs, targets)
@@ -147,9 +151,9 @@ def train(
                     braked=int(braked),
                 )
             )
-        after_epoch(epoch, progress.state)
+        after_epoch(epoch, partial(in_order, progress.state, spec, mesh))
         saver.after_epoch(progress, last=epoch == settings.epochs)
-    return progress.state
+    return in_order(progress.state, spec, mesh, release=True)
 
 
 def find_devices(at_least: int = 1) -> list[Any]:
@@ -239,6 +243,11 @@ class _Saver:
 def _begin(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh, *, steps: int) -> _Progress:
     state = create_state(spec, settings, mesh, biases=_log_odds(spec, data.targets), steps=steps)
     return _Progress(state, 1, 0, _zeros(mesh))
+
+
+def _sparse_layers(data: TrainingData) -> set[str]:
+    roles = (*data.inputs.items(), *data.targets.items())
+    return {name for name, dataset in roles if isinstance(dataset, SparseDataset)}
 
 
 def _zeros(mesh: Mesh) -> StepReport:

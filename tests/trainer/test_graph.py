@@ -35,6 +35,7 @@ from trainer_oracle import Oracle, Statistics
 from trainer.layers import layout_of
 from trainer.model import Batches, from_weights
 from trainer.network_types import Kernel, LayerType, NetworkSpec, OptimizerName, OptimizerSpec
+from trainer.objective import forward_function
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.state import (
@@ -43,7 +44,6 @@ from trainer.state import (
     abstract_arguments,
     abstract_state,
     create_state,
-    forward_function,
     jitted_step,
     make_step,
     weights_of,

@@ -10,9 +10,10 @@ from trainer_networks import Rows, batch_of, chain, dense, mesh_of, random_rows,
 
 from trainer.model import Forward, from_weights, sparseness_penalty, to_weights
 from trainer.network_types import Activation, NetworkSpec, Sparseness
+from trainer.objective import forward_function
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
-from trainer.state import create_state, forward_function
+from trainer.state import create_state
 from trainer.weights import Connection, Weights
 
 INPUTS, OUTPUTS = 21, 13

@@ -6,7 +6,7 @@ of single precision's last place in its largest delta: where an output is close 
 difference has lost its fifth digit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -69,10 +69,11 @@ from trainer.network_types import (
     WeightInit,
     WeightScheme,
 )
+from trainer.objective import output_losses
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
-from trainer.state import TrainState, output_losses, weights_of
+from trainer.state import TrainState, weights_of
 from trainer.train import EpochReport, TrainingData, train
 from trainer.weights import Connection
 
@@ -296,8 +297,8 @@ def one_step(case: Case, found: dict[str, Dataset]) -> tuple[EpochReport, Connec
     told: list[EpochReport] = []
     learnt: list[Connection] = []
 
-    def after_epoch(_: int, state: TrainState) -> None:
-        learnt.append(weights_of(state, spec).connections[0])
+    def after_epoch(_: int, state: Callable[[], TrainState]) -> None:
+        learnt.append(weights_of(state(), spec).connections[0])
 
     train(spec, data, settings, mesh=mesh_of(MESH), tell=told.append, after_epoch=after_epoch)
     return told[0], learnt[0], learnt[1]

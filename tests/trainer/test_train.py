@@ -16,6 +16,7 @@ import pytest
 from trainer_networks import chain, mesh_of, random_rows, with_layer
 
 from trainer import train as training
+from trainer.deal import with_deals
 from trainer.errors import InputError, NonFiniteError
 from trainer.network_types import Activation, NetworkSpec, OptimizerName, OptimizerSpec, Schedule, Sparseness
 from trainer.optimizer import make_optimizer
@@ -81,7 +82,8 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Its one number is how many steps are done before the next one kills."""
     left: list[int] = [10 * STEPS]
     # One network, one program: it is compiled once for all trials.
-    step = training.make_step(everything_random(), SLOW, mesh_of((1, 2)), steps=4 * STEPS)
+    spec = with_deals(everything_random(), ["Input0", "Output3"], shards=2)
+    step = training.make_step(spec, SLOW, mesh_of((1, 2)), steps=4 * STEPS)
 
     def mortal(*_: Any, **__: Any) -> Step:
 
@@ -190,7 +192,7 @@ def test_after_epoch_sees_the_start_and_every_epoch() -> None:
         SETTINGS,
         mesh=mesh_of((1, 1)),
         tell=lambda _: None,
-        after_epoch=lambda epoch, state: seen.append((epoch, int(state.step))),
+        after_epoch=lambda epoch, state: seen.append((epoch, int(state().step))),
     )
     assert seen == [(0, 0), (1, 6), (2, 12), (3, 18)]
 
