@@ -55,8 +55,7 @@ def log_total_over(
     def of_block(block: jax.Array | int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         largest, total = carry
         logits, shard = at(block)
-        live = shard.holds(jnp.arange(logits.shape[1]) + shard.first)[None, :]
-        masked = jnp.where(live, logits, -jnp.inf)
+        masked = shard.kept(logits, -jnp.inf)
         larger = jnp.maximum(largest, masked.max(axis=1, keepdims=True))
         # Before the first live unit both are -inf.
         floor = jnp.maximum(larger, jnp.finfo(jnp.float32).min)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from trainer.compiled import Collective, CompiledProgram
 from trainer.data.batches import batch_size_of, capacity_of
 from trainer.data.load import load_data
-from trainer.deal import with_deals
+from trainer.deal import ON_ACCELERATOR, with_deals
 from trainer.errors import SettingsError
 from trainer.network import parameter_count, read_network, resolve_shapes
 from trainer.network_names import OPTIMIZERS
@@ -257,7 +257,8 @@ class _Compiled(NamedTuple):
 
 def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> _Compiled:
     mesh = make_mesh(settings.data_shards, jax.devices()[:devices])
-    spec = with_deals(spec, [layer.name for layer in spec.layers if layer.sparse], shards=mesh.shape["model"])
+    sparse = [layer.name for layer in spec.layers if layer.sparse]
+    spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR)
     part = settings.batch_size // settings.data_shards
     arguments = abstract_arguments(spec, settings, mesh, capacity=capacity_of(math.ceil(shape.per_sample * part)))
     with jax.set_mesh(mesh):

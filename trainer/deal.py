@@ -11,7 +11,9 @@ from trainer.network_names import takes_logits
 from trainer.network_types import Activation, LayerKind, LayerSpec, LayerType, NetworkSpec
 from trainer.sparse import round_up
 
-BLOCK = 8192
+ON_CPU, ON_ACCELERATOR = 1 << 20, 1 << 23
+"""Weights of a block at most: what fits a cache of some megabytes, and what is worth a kernel's start."""
+_LARGEST_BLOCK = 8192
 """Units of a block at most: [batch, block] is what a step holds of a wide layer."""
 _FEWEST_PARTS = 8
 """So that the deal is the same on the usual meshes."""
@@ -75,11 +77,9 @@ def deal_of(layer: LayerSpec, shards: int) -> Deal:
 
 
 def blocks_of(layer: LayerSpec, shards: int) -> int:
-    """Blocks that a device works through its share of a wide layer in: of whole parts, and of `BLOCK` units at most if
-    there are parts enough.
-    """
+    """Blocks of whole parts that a device works through its share of a wide layer in."""
     parts = max(layer.parts // shards, 1)
-    wanted = -(-layer.width // (shards * BLOCK))
+    wanted = -(-layer.width // (shards * max(layer.block, 1)))
     return next((count for count in range(min(wanted, parts), parts) if parts % count == 0), parts)
 
 
@@ -88,25 +88,24 @@ def deals_of(spec: NetworkSpec, shards: int) -> dict[str, Deal]:
     return {layer.name: deal_of(layer, shards) for layer in spec.layers if layer.parts > 0}
 
 
-def with_deals(spec: NetworkSpec, sparse: Collection[str], *, shards: int) -> NetworkSpec:
-    """`spec` (shapes resolved) with those wide layers dealt that can be updated block by block; `sparse` names the
-    layers that have sparse data.
+def with_deals(spec: NetworkSpec, sparse: Collection[str], *, shards: int, weights: int = ON_CPU) -> NetworkSpec:
+    """`spec` (shapes resolved) with those wide layers dealt that can be updated block by block, of so many `weights` at
+    most; `sparse` names the layers that have sparse data.
     """
     if spec.optimizer is not None and spec.optimizer.clip > 0:
         # The length of the whole gradient is known only when no block is left.
         return spec
-    return replace(
-        spec,
-        layers=tuple(
-            replace(layer, parts=_parts(layer.width, shards) if _can_be_dealt(spec, layer, sparse) else 0)
-            for layer in spec.layers
-        ),
-    )
+    return replace(spec, layers=tuple(_dealt(spec, layer, sparse, shards, weights) for layer in spec.layers))
 
 
-def _parts(width: int, shards: int) -> int:
-    power = 1 << (-(-width // BLOCK) - 1).bit_length()
-    return round_up(max(power, _FEWEST_PARTS), shards)
+def _dealt(spec: NetworkSpec, layer: LayerSpec, sparse: Collection[str], shards: int, weights: int) -> LayerSpec:
+    if not _can_be_dealt(spec, layer, sparse):
+        return replace(layer, parts=0, block=0)
+    ends = ((one.source, one.target) for one in spec.connections)
+    widest = max((other.width for pair in ends if layer in pair for other in pair if other is not layer), default=1)
+    block = max(min(weights // widest, _LARGEST_BLOCK), 1)
+    power = 1 << (-(-layer.width // block) - 1).bit_length()
+    return replace(layer, parts=round_up(max(power, _FEWEST_PARTS), shards), block=block)
 
 
 def _can_be_dealt(spec: NetworkSpec, layer: LayerSpec, sparse: Collection[str]) -> bool:

@@ -229,10 +229,8 @@ class Blocks:
                 carry.regularization + regularization(self.rates, here.params),
             )
 
-        nothing = tuple(jnp.zeros_like(one) for one in sources)
-        found = in_turn(
-            blocks, of_block, OutputPass(part, jnp.zeros_like(cotangent), nothing, jnp.zeros((), jnp.float32))
-        )
+        zeros = jax.tree.map(jnp.zeros_like, (cotangent, sources, update.before))
+        found = in_turn(blocks, of_block, OutputPass(part, *zeros))
         return OutputPass(found.part, *jax.lax.psum(tuple(found)[1:], "model"))
 
     def _sums(self, params: Any, sources: tuple[jax.Array, ...]) -> jax.Array:

@@ -53,6 +53,12 @@ class Shard:
         """Whether a unit is stored there."""
         return place < self.width if self.deal.parts == 1 else self.deal.holds(place)
 
+    def kept(self, values: jax.Array, other: float = 0.0) -> jax.Array:
+        """`values` [batch, columns] where a unit is stored, else `other`."""
+        if self.deal.parts > 1 and self.deal.stored == self.deal.units:
+            return values
+        return jnp.where(self.holds(jnp.arange(values.shape[1]) + self.first)[None, :], values, other)
+
 
 def loss_spec(spec: NetworkSpec, layer: LayerSpec) -> LossSpec:
     """What an Output layer is trained for; a Pooling one counts as Linear."""
@@ -119,8 +125,7 @@ class Known(NamedTuple):
 def known_of(spec: LossSpec, targets: SparseBatch | DenseBatch, log_total: jax.Array, *, shard: Shard) -> Known:
     """What is to be known of targets, all of them or a device's own; `log_total` as in `Known`."""
     if isinstance(targets, DenseBatch):
-        places = jnp.arange(targets.values.shape[1]) + shard.first
-        target = jnp.where(shard.holds(places)[None, :], targets.values, 0.0)
+        target = shard.kept(targets.values)
         mass = _sum_over(target.sum(axis=1, keepdims=True), shard.axis) if is_multinomial(spec) else log_total
         return Known(jnp.ones_like(mass), mass, log_total)
     batch, rows = len(targets.sample_mask), targets.rows.reshape(-1)
@@ -147,13 +152,12 @@ def unit_losses(
     `shard` and targets are as in `sample_losses`, but may be those of a block of units. Nothing crosses devices.
     """
     rule = _rule_of(spec)
-    live = shard.holds(jnp.arange(values.shape[1]) + shard.first)[None, :]
     if rule.softmax:
         values = values - known.log_total
     if isinstance(targets, DenseBatch):
-        target = jnp.where(live, targets.values, 0.0)
+        target = shard.kept(targets.values)
         terms = rule.dense(values, Target(target, target, known.mass))
-        return Terms(jnp.where(live, terms.loss, 0.0).sum(axis=1), jnp.where(live, terms.delta, 0.0))
+        return Terms(shard.kept(terms.loss).sum(axis=1), shard.kept(terms.delta))
     boost = _boost_of(spec, analog=targets.values is not None)
     zero = nothing if ignore_zero else rule.zero
     batch, units = values.shape
@@ -167,9 +171,9 @@ def unit_losses(
     stored = rule.stored(at, target)
     counted = zero(at, target._replace(value=jnp.zeros_like(at)))
     correction = jnp.where(owned, stored.loss - counted.loss, 0.0)
-    total = jnp.where(live, everywhere.loss, 0.0).sum(axis=1)
+    total = shard.kept(everywhere.loss).sum(axis=1)
     total = total + jax.ops.segment_sum(correction, targets.rows, batch)
-    delta = jnp.where(live, boost.zero * everywhere.delta, 0.0)
+    delta = shard.kept(boost.zero * everywhere.delta)
     # Set, not added: a feature stored twice passes its delta back once, as in DSSTNE.
     return Terms(total, delta.at[targets.rows, column].set(boost.one * stored.delta, mode="drop"))
 
@@ -197,8 +201,7 @@ def _boost_of(spec: LossSpec, *, analog: bool) -> DeltaBoost:
 
 def log_total_of(logits: jax.Array, *, shard: Shard) -> jax.Array:
     """Logarithm of the sum of e^logit over the units of all devices, [batch, units of the shard] -> [batch, 1]."""
-    live = shard.holds(jnp.arange(logits.shape[1]) + shard.first)[None, :]
-    masked = jnp.where(live, logits, -jnp.inf)
+    masked = shard.kept(logits, -jnp.inf)
     largest = masked.max(axis=1, keepdims=True)
     if shard.axis is not None:
         largest = jax.lax.pmax(largest, shard.axis)

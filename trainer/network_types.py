@@ -252,6 +252,8 @@ class LayerSpec:
     """An Output layer whose units cost nothing where no target is stored; learnt from its dataset."""
     parts: int = 0
     """While it trains: parts its units are dealt to (`trainer.deal`), to be updated block by block; 0: neither."""
+    block: int = 0
+    """Units of a block at most, of a layer that is dealt."""
 
     @property
     def width(self) -> int:

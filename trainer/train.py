@@ -23,7 +23,7 @@ from trainer import checkpoint
 from trainer.data.batches import batch_size_of, paired_batches, sample_order
 from trainer.data.netcdf import Dataset
 from trainer.data.prefetch import prefetched
-from trainer.deal import deals_of, with_deals
+from trainer.deal import ON_ACCELERATOR, ON_CPU, deals_of, with_deals
 from trainer.errors import DevicesMissing, InputError, NonFiniteError
 from trainer.filing import cache_folder
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
@@ -104,7 +104,8 @@ def train(
     brings the state, 0 and the first one too. Killed and begun again with the same `checkpoints` it ends at the same
     weights. The state returned has no optimizer's part. `NonFiniteError` as soon as an epoch's loss is not finite.
     """
-    spec = with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"])
+    weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
+    spec = with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights)
     samples, size = data.samples, batch_size_of(settings.batch_size, data.samples, settings.data_shards)
     per_epoch = -(-samples // size)
     deals = deals_of(spec, mesh.shape["model"])

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from trainer_networks import chain, dense, mesh_of, random_rows, with_layer
 
-from trainer import deal
 from trainer.data.batches import paired_batches
-from trainer.deal import deals_of, with_deals
+from trainer.deal import blocks_of, deals_of, with_deals
 from trainer.network_types import Activation, ErrorFunction, NetworkSpec, OptimizerName, OptimizerSpec
 from trainer.optimizer import make_optimizer
 from trainer.settings import TrainSettings
@@ -100,8 +99,9 @@ def dataset_of(case: Case) -> SparseDataset:
 def trained(case: Case, mesh: tuple[int, int]) -> tuple[list[float], list[np.ndarray]]:
     """Summed loss of each of the steps, and what was learnt."""
     settings, on = TrainSettings(batch_size=BATCH, data_shards=mesh[0]), mesh_of(mesh)
-    spec = with_deals(case.spec, ["Input0"], shards=mesh[1])
-    assert all(layer.parts > 0 for layer in (*spec.inputs, *spec.outputs))
+    # Eight blocks on one device, four on each of two, one on each of eight.
+    spec = with_deals(case.spec, ["Input0"], shards=mesh[1], weights=7 * HIDDEN)
+    assert [blocks_of(layer, mesh[1]) for layer in (*spec.inputs, *spec.outputs)] == [8 // mesh[1]] * 2
     data, losses = dataset_of(case), list[float]()
     state, step = create_state(spec, settings, on), make_step(spec, settings, on)
     while len(losses) < STEPS:
@@ -156,11 +156,7 @@ def trained_densely(case: Case) -> tuple[list[float], list[Any]]:
 
 @pytest.mark.parametrize("mesh", [(1, 1), (1, 2), (1, 8)], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.loss}-{case.optimizer.name}")
-def test_fifty_steps_lose_what_a_dense_network_loses(
-    case: Case, mesh: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Eight blocks on one device, four on each of two, one on each of eight.
-    monkeypatch.setattr(deal, "BLOCK", 7)
+def test_fifty_steps_lose_what_a_dense_network_loses(case: Case, mesh: tuple[int, int]) -> None:
     losses, learnt = trained(case, mesh)
     wanted, wanted_weights = trained_densely(case)
     np.testing.assert_allclose(losses, wanted, rtol=1e-5)
