@@ -13,6 +13,7 @@ import netCDF4
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data.plain import changed, size_and_time
 from trainer.errors import DataError
 
 # What the library answers a file that is damaged or holds what it does not know.
@@ -187,13 +188,12 @@ class Entries:
             raise self.items.error(f"{self.name} has {self.variable.ndim} dimensions, 1 is wanted where data are large")
         # Of a file cut short the library reads zeros.
         if self.seen is not None and self.seen != self._size_and_time():
-            raise self.items.error("has changed since it was checked; leave it as it is until all is done")
+            raise changed(self.items.path)
         return self._read(slice(first, last))
 
     def _size_and_time(self) -> tuple[int, int]:
         with _translated(f"{self.name} cannot be read", self.items.path):
-            found = self.items.path.stat()
-            return found.st_size, found.st_mtime_ns
+            return size_and_time(self.items.path.stat())
 
     def _read(self, chosen: Any) -> npt.NDArray[Any]:
         with _translated(f"{self.name} cannot be read", self.items.path):

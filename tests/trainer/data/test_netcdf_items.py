@@ -12,9 +12,11 @@ from netcdf_files import small_dataset as dataset
 
 from trainer.data import netcdf_parts
 from trainer.data.netcdf import read_datasets, write_dataset, write_datasets
+from trainer.data.plain import Plain
 from trainer.dense import DenseDataset
 from trainer.errors import DataError
 from trainer.sparse import SparseDataset
+from trainer.stored import Stored
 
 IN_MEMORY_OR_LEFT = pytest.mark.parametrize("memory_bytes", [1 << 30, 0], ids=["in memory", "left in the file"])
 
@@ -239,8 +241,33 @@ def test_what_stays_in_a_file_that_changes_or_goes_is_an_error(tmp_path: Path):
     with pytest.raises(DataError, match=r"d\.nc: has changed since it was checked"):
         left.indices[1:]
     (tmp_path / "d.nc").unlink()
-    with pytest.raises(DataError, match=r"d\.nc: sparseIndex0 cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"d\.nc: cannot be read: No such file"):
         left.indices[1:]
+
+
+@pytest.mark.parametrize("how", [{"zlib": True}, {"fletcher32": True, "shuffle": True, "zlib": True}], ids=str)
+def test_entries_that_do_not_lie_plain_in_their_file_are_read_by_the_library(tmp_path: Path, how: dict[str, Any]):
+    path = one_hot(tmp_path / "d.nc", [3, 0, 1])
+    with netCDF4.Dataset(path, "a") as file:
+        file.renameVariable("data0", "old")
+        file.createVariable("data0", np.uint16, ("dataDim0",), **how)[:] = [3, 0, 1]
+    left = read_datasets(path, memory_bytes=0)["d"]
+    assert isinstance(left, DenseDataset)
+    assert isinstance(left.values, Stored)
+    assert not isinstance(getattr(left.values.read, "__self__", None), Plain)
+    assert left.values[np.array([2, 0, 1, 0])].tolist() == [1, 3, 0, 3]
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    with pytest.raises(DataError, match=r"d\.nc: has changed since it was checked"):
+        left.values[:]
+
+
+def test_entries_that_begin_like_others_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(netcdf_parts, "_HEAD_ENTRIES", 2)
+    values = [np.array([[5, 6, last]], np.uint32) for last in (7, 8)]
+    write_datasets(tmp_path / "d.nc", [DenseDataset(f"d{n}", (3,), array) for n, array in enumerate(values)])
+    found = read_datasets(tmp_path / "d.nc", memory_bytes=0)
+    assert [np.asarray(one.values).tolist() for one in found.values()] == [array.tolist() for array in values]
 
 
 def test_large_data_has_one_dimension(tmp_path: Path):
