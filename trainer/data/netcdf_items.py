@@ -13,7 +13,7 @@ import netCDF4
 import numpy as np
 import numpy.typing as npt
 
-from trainer.data.plain import changed, size_and_time
+from trainer.data.plain import Plain, changed, find_plain, size_and_time
 from trainer.errors import DataError
 
 # What the library answers a file that is damaged or holds what it does not know.
@@ -190,6 +190,11 @@ class Entries:
         if self.seen is not None and self.seen != self._size_and_time():
             raise changed(self.items.path)
         return self._read(slice(first, last))
+
+    def plain(self, head: npt.NDArray[Any]) -> Plain | None:
+        """The same entries, of which `head` are the first, past the library, if they seem to lie plain in the file."""
+        with _translated(f"{self.name} cannot be read", self.items.path):
+            return find_plain(self.items.path, head)
 
     def _size_and_time(self) -> tuple[int, int]:
         with _translated(f"{self.name} cannot be read", self.items.path):

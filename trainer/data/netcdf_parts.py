@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.data.netcdf_items import Entries, Items
-from trainer.data.plain import find_plain
 from trainer.stored import ENTRIES_AT_ONCE, Place, Stored
 
 Check = Callable[[npt.NDArray[Any], int], None]
@@ -65,7 +64,7 @@ class Part:
         """Left in the file, once all of it is checked."""
         entries = self.entries.staying_open()
         head = entries.read(0, min(_HEAD_ENTRIES, entries.length))
-        plain = find_plain(entries.items.path, head)
+        plain = entries.plain(head)
         for first in range(0, entries.length, ENTRIES_AT_ONCE):
             last = min(first + ENTRIES_AT_ONCE, entries.length)
             values = entries.read(first, last)
