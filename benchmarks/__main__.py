@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import convert, flops, step, topk
+from benchmarks import convert, flops, slices, step, topk
 from benchmarks.pairs import Row
 from benchmarks.scale import SMALL, Scale
 
@@ -20,6 +20,7 @@ _MODULES: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "flops": flops.rows,
     "convert": convert.rows,
     "topk": topk.rows,
+    "slices": slices.rows,
 }
 
 

@@ -105,16 +105,16 @@ def compare(question: Question, ours: SideSpec, peer: SideSpec, *, runs: int) ->
     return replace(row, ours=median(mine), peer=median(theirs), ratio=ratio, met=met, runs=runs)
 
 
-def turns(sides: Sequence[SideSpec], *, runs: int) -> Iterator[tuple[Turn, ...]]:
+def turns(sides: Sequence[SideSpec], *, runs: int, warm_up: int = _WARM_UP) -> Iterator[tuple[Turn, ...]]:
     """`runs` times a turn of each side, after turns to warm up. `SideMissing` if one cannot be started."""
     with ExitStack() as stack:
         # Peers come last and may be missing: they are asked first.
         running = [stack.enter_context(_running(spec)) for spec in reversed(sides)][::-1]
-        for number in range(_WARM_UP + runs):
+        for number in range(warm_up + runs):
             # Who comes second finds a warmer or a more tired machine: they change places.
             order = list(enumerate(running))[:: -1 if number % 2 else 1]
             found = {place: side.turn() for place, side in order}
-            if number >= _WARM_UP:
+            if number >= warm_up:
                 yield tuple(found[place] for place in range(len(running)))
 
 

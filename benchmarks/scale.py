@@ -17,10 +17,24 @@ class Scale:
     narrow: int = 128
     """Units of the sample network's hidden layer."""
     batch: int = 256
+    file_gib: float = 4.0
+    """The data file that is larger than memory may be, `memory_gib`."""
+    memory_gib: float = 1.0
     is_small: bool = False
     """Too small for the bars to mean anything."""
     peers: str = sys.executable
     """Python of the environment that has the peers."""
 
 
-SMALL = Scale(runs=1, items=1500, users=600, per_user=30, wide=32, narrow=16, batch=64, is_small=True)
+SMALL = Scale(
+    runs=1,
+    items=1500,
+    users=600,
+    per_user=30,
+    wide=32,
+    narrow=16,
+    batch=64,
+    file_gib=2**-6,
+    memory_gib=2**-8,
+    is_small=True,
+)

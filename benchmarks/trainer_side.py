@@ -1,5 +1,6 @@
 """Our side of every comparison, by the trainer's public functions."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,19 @@ from trainer.data.generate import GenerateOptions, generate_netcdf
 from trainer.deal import deals_of, with_deals
 from trainer.network_types import LayerKind, LayerSpec, NetworkSpec, OptimizerName, OptimizerSpec
 from trainer.predict import Question, Ready, recommend
+from trainer.programs import TrainFiles, train_files
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh, to_mesh
 from trainer.sparse import SparseDataset, round_up
 from trainer.state import create_state, make_step
+
+_TINY = """
+{"Name": "tiny", "ShuffleIndices": true, "Layers": [
+    {"Name": "Input", "Kind": "Input", "N": "auto", "DataSet": "gl", "Sparse": true},
+    {"Name": "Hidden", "Kind": "Hidden", "N": 8, "Activation": "Sigmoid"},
+    {"Name": "Output", "Kind": "Output", "N": "auto", "DataSet": "gl", "Activation": "Sigmoid", "Sparse": true}
+], "ErrorFunction": "CrossEntropy"}
+"""
 
 
 def train(**arguments: Any) -> Callable[[], float]:
@@ -71,6 +81,19 @@ def convert(*, path: str, ratings: int) -> Callable[[], float]:
             output, features, samples = (str(Path(scratch) / name) for name in ("gl.nc", "features", "samples"))
             generate_netcdf(GenerateOptions("gl", path, output, features, samples, create=True), lambda _: None)
         return float(ratings)
+
+    return work
+
+
+def train_file(*, path: str, memory_gib: float) -> Callable[[], float]:
+    """An epoch of a tiny network over a NetCDF file of dataset `gl`, as `trainer train` does it; counts epochs."""
+
+    def work() -> float:
+        with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+            Path("network.json").write_text(_TINY)
+            files = TrainFiles(*map(Path, ("network.json", path, path, "gl.nc")), data_memory_bytes=memory_gib * 2**30)
+            train_files(files, TrainSettings(batch_size=1024, epochs=1), say=lambda _: None)
+        return 1.0
 
     return work
 

@@ -210,7 +210,11 @@ def _datasets(data: bytes, folder: Path) -> Sequence[Attempt]:
         for dataset in read_datasets(path).values():
             _use(dataset)
 
-    return (read,)
+    def read_in_slices() -> None:
+        for dataset in read_datasets(path, memory_bytes=0).values():
+            _use(dataset)
+
+    return (read, read_in_slices)
 
 
 def _network_files(folder: Path) -> Sequence[Path]:

@@ -176,6 +176,9 @@ def train(
         int, typer.Option("--checkpoint-steps", min=0, help="Steps between two; 0: one after each epoch.")
     ] = 0,
     strict: Annotated[bool, typer.Option("--strict-dsstne", help="Refuse extensions of the language.")] = False,
+    data_memory: Annotated[
+        float, typer.Option("--data-memory", min=0, help="GiB of data to hold in memory; the rest is read when needed.")
+    ] = 1.0,
 ) -> None:
     """Train a network: over a run directory, or with the flags of DSSTNE's train."""
     if run_dir is not None:
@@ -188,7 +191,8 @@ def train(
         rates = {"-alpha": alpha, "-lambda": l2, "-lambda1": l1, "-mu": mu, "-mu1": mu1}
         settings = settings_of({"-b": batch_size, "-e": epochs, "--seed": seed, **rates})
         saved = None if checkpoints is None else Checkpoints(checkpoints, checkpoint_steps)
-        train_files(TrainFiles(network, inputs, targets, result, saved, strict), settings, say=typer.echo)
+        files = TrainFiles(network, inputs, targets, result, saved, strict, data_memory * 2**30)
+        train_files(files, settings, say=typer.echo)
 
 
 @app.command(

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trainer.stored import Stored
+
 
 @dataclass(frozen=True, slots=True)
 class DenseDataset:
@@ -15,7 +17,7 @@ class DenseDataset:
     name: str
     sides: tuple[int, ...]
     """Width, height, length, as far as it has dimensions."""
-    values: npt.NDArray[Any]
+    values: npt.NDArray[Any] | Stored
     """[rows, units] of any numeric type; or [rows] unit of each row's single 1, where `one_hot`."""
     one_hot: bool = False
     divisor: float = 1.0

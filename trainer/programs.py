@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from trainer.attach import attached, check_samples, resolve
-from trainer.data.netcdf import read_datasets
+from trainer.data.netcdf import DATA_MEMORY_BYTES, Dataset, held_bytes, read_datasets
 from trainer.errors import InputError, SettingsError
 from trainer.filing import check_writable
 from trainer.network import read_network
@@ -50,6 +50,8 @@ class TrainFiles:
     result: Path
     checkpoints: Checkpoints | None = None
     strict_dsstne: bool = False
+    data_memory_bytes: float = DATA_MEMORY_BYTES
+    """That the data of both files may take; larger ones stay there."""
 
 
 def settings_of(flags: Mapping[str, object]) -> TrainSettings:
@@ -73,8 +75,7 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     if files.checkpoints is not None and files.checkpoints.folder.exists() and not files.checkpoints.folder.is_dir():
         raise InputError(f"{files.checkpoints.folder}: is no folder; checkpoints are kept in one")
     network = read_network(files.network, strict_dsstne=files.strict_dsstne)
-    inputs = read_datasets(files.inputs, tell=say)
-    targets = inputs if files.targets == files.inputs else read_datasets(files.targets, tell=say)
+    inputs, targets = _datasets(files, say)
     spec = resolve(network, inputs, targets)
     data = TrainingData(
         attached(spec, inputs, files.inputs, kind=LayerKind.INPUT, tell=say),
@@ -108,6 +109,15 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"
     )
+
+
+def _datasets(files: TrainFiles, say: Say) -> tuple[Mapping[str, Dataset], Mapping[str, Dataset]]:
+    """Those of the inputs' and of the targets' file."""
+    inputs = read_datasets(files.inputs, memory_bytes=files.data_memory_bytes, tell=say)
+    if files.targets == files.inputs:
+        return inputs, inputs
+    left = files.data_memory_bytes - sum(map(held_bytes, inputs.values()))
+    return inputs, read_datasets(files.targets, memory_bytes=left, tell=say)
 
 
 def _tell(report: EpochReport, say: Say) -> None:

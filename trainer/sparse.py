@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trainer.stored import Stored
+
 WIDTH_MULTIPLE = 128
 """DSSTNE rounds the number of features of a dataset up to a multiple of this."""
 
@@ -52,9 +54,9 @@ class SparseDataset:
     """Number of columns, padding to a multiple of 128 included."""
     indptr: npt.NDArray[np.int64]
     """[samples + 1]; row `i` is `indices[indptr[i]:indptr[i + 1]]`."""
-    indices: npt.NDArray[np.uint32]
+    indices: npt.NDArray[np.uint32] | Stored
     """[nnz] feature ids, in file order inside a row; duplicates are kept."""
-    values: npt.NDArray[np.float32] | None = None
+    values: npt.NDArray[np.float32] | Stored | None = None
     """[nnz] analog values, or `None` when every stored feature is an indicator (1.0)."""
     sample_names: Sequence[str] | None = None
     """[samples], or `None` where only a NetCDF file was read (it holds no names)."""

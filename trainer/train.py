@@ -31,6 +31,7 @@ from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
 from trainer.state import StepReport, TrainState, abstract_state, create_state, in_order, make_step
+from trainer.stored import Stored, blocks
 
 _WORTH_KEEPING_SECONDS = 0.3
 _NAMES = {"name", "sample_names", "features"}
@@ -269,9 +270,10 @@ def _fingerprint(spec: NetworkSpec, data: TrainingData, settings: TrainSettings)
         for name, dataset in role.items():
             digest.update(name.encode())
             for part in (getattr(dataset, field.name) for field in fields(dataset) if field.name not in _NAMES):
-                if isinstance(part, np.ndarray):
+                if isinstance(part, np.ndarray | Stored):
                     digest.update(f"{part.dtype}{part.shape}".encode())
-                    digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+                    for block in blocks(part):
+                        digest.update(np.ascontiguousarray(block).view(np.uint8).data)
                 else:
                     digest.update(repr(part).encode())
     return digest.hexdigest()
@@ -286,7 +288,9 @@ def _log_odds(spec: NetworkSpec, targets: Mapping[str, Dataset]) -> dict[str, np
         dataset = targets[layer.name]
         if not isinstance(dataset, SparseDataset):
             raise InputError(f"layer {layer.name}: LogOdds needs sparse targets, dataset {dataset.name} is dense")
-        counts = np.bincount(dataset.indices, minlength=layer.width)
+        counts = np.zeros(layer.width, np.int64)
+        for block in blocks(dataset.indices):
+            counts += np.bincount(block, minlength=layer.width)
         # Half a sample more on either side keeps features that nobody or everybody has finite.
         share = (counts + 0.5) / (dataset.samples + 1.0)
         found[layer.name] = np.log(share / (1.0 - share)).astype(np.float32)

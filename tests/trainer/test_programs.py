@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import netCDF4
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 from trainer_checkerboard import NETWORK, SAMPLES, write_checkerboard
 from trainer_programs import BOARD, FEATURES, index, losses, sparse, text, train, trainer
 
-from trainer.data.netcdf import write_datasets
+from trainer import programs
+from trainer.data.netcdf import Dataset, read_datasets, write_datasets
 from trainer.dense import DenseDataset
 from trainer.network_file import read_network_file
 
 pytestmark = pytest.mark.usefixtures("working_folder")
 
-TWO_AND_TWO = {
+TWO_AND_TWO: dict[str, Any] = {
     "Layers": [
         {"Name": "Seen", "Kind": "Input", "N": "auto", "DataSet": "seen", "Sparse": True},
         {"Name": "Rated", "Kind": "Input", "N": "auto", "DataSet": "rated", "Sparse": True},
@@ -205,6 +207,36 @@ def test_what_would_fail_in_the_end_is_refused_before_the_first_epoch(flags: tup
     assert done.output.splitlines()[-1].startswith("Error: ")
     assert expected in done.output
     assert "NNNetwork::Train" not in done.output
+
+
+def test_data_left_in_their_files_end_at_the_same_weights() -> None:
+    two_and_two()
+    *layers, following, side = TWO_AND_TWO["Layers"]
+    following = {**following, "WeightInit": {"Bias": "LogOdds"}}
+    network = {**TWO_AND_TWO, "ShuffleIndices": True, "Layers": [*layers, following, side]}
+    told = losses(train(network, "-e", 3, "--checkpoints", "saved"))
+    expected = Path("gl.nc").read_bytes()
+    Path("gl.nc").unlink()
+    assert losses(train(network, "-e", 3, "--data-memory", 0)) == told
+    assert Path("gl.nc").read_bytes() == expected
+    Path("gl.nc").unlink()
+    # A training begun in memory goes on from the files: its data count as the same.
+    goes_on = train(network, "-e", 4, "--checkpoints", "saved", "--data-memory", 0)
+    assert len(losses(goes_on)) < 4
+
+
+def test_the_memory_for_data_is_shared_by_both_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    two_and_two()
+    asked: list[float] = []
+
+    def read(path: Path, *, memory_bytes: float, **more: Any) -> dict[str, Dataset]:
+        asked.append(memory_bytes)
+        return read_datasets(path, memory_bytes=memory_bytes, **more)
+
+    monkeypatch.setattr(programs, "read_datasets", read)
+    losses(train(TWO_AND_TWO, "-e", 0, "--data-memory", 1e-3))
+    entries = sum(map(len, BOARD))
+    assert asked == [1e-3 * 2**30, 1e-3 * 2**30 - 3 * 4 * entries]
 
 
 def test_no_epochs_leave_the_network_as_it_began() -> None:

@@ -161,7 +161,7 @@ def _rows(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.float32] | None]:
     """The rows of the table in another order."""
     if list(rows) == list(range(table.samples)):
-        return table.indptr, table.indices, table.values
+        return table.indptr, np.asarray(table.indices), None if table.values is None else np.asarray(table.values)
     starts, lengths = table.indptr[:-1][rows], np.diff(table.indptr)[rows]
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     places = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])

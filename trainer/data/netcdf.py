@@ -5,7 +5,6 @@ the types its reader needs: strings as NC_CHAR, numbers as NC_UINT. Errors name 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,33 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.data.netcdf_items import Items, created, opened
+from trainer.data.netcdf_parts import (
+    BYTES,
+    DIVISORS,
+    INPUT_OFFSETS,
+    DataType,
+    analog,
+    classes,
+    features,
+    numbers,
+    single,
+)
 from trainer.dense import DenseDataset
 from trainer.filing import replacing
 from trainer.sparse import SparseDataset
+from trainer.stored import Place, Stored, blocks
 
 Dataset = SparseDataset | DenseDataset
+
+DATA_MEMORY_BYTES = 1 << 30
+"""That features and values of a file's datasets may take before they stay in the file."""
 
 _SPARSE, _BOOLEAN, _IGNORE_ZERO, _INDEXED, _WEIGHTED = 1, 2, 32, 64, 128
 _SIDES = ("width", "height", "length")
 _MOST_UNITS = (1 << 31) - 1
 """Batches number features in int32."""
-
-
-class _Type(IntEnum):
-    """DSSTNE's data types by the number in a file."""
-
-    UINT = 0
-    INT = 1
-    LLINT = 2
-    ULLINT = 3
-    FLOAT = 4
-    DOUBLE = 5
-    RGB8 = 6
-    RGB16 = 7
-    UCHAR = 8
-    CHAR = 9
-
-
-_DIVISORS: Mapping[_Type, float] = {_Type.RGB8: 256.0, _Type.UCHAR: 256.0, _Type.CHAR: 128.0}
-"""What a stored value is divided by: bytes are fixed-point."""
-_INPUT_OFFSETS: Mapping[_Type, float] = {_Type.RGB8: -0.5, _Type.UCHAR: -0.5}
-_BYTES: Mapping[_Type, type[np.integer[Any]]] = {_Type.RGB8: np.uint8, _Type.UCHAR: np.uint8, _Type.CHAR: np.int8}
-_TYPE_NAMES: Mapping[_Type, str] = dict(
-    zip(_Type, ("UInt", "Int", "LLInt", "ULLInt", "Float", "Double", "RGB8", "RGB16", "UChar", "Char"), strict=True)
+_TYPE_NAMES: Mapping[DataType, str] = dict(
+    zip(DataType, ("UInt", "Int", "LLInt", "ULLInt", "Float", "Double", "RGB8", "RGB16", "UChar", "Char"), strict=True)
 )
 _ATTRIBUTES: Mapping[int, str] = {
     _SPARSE: "Sparse",
@@ -57,12 +50,14 @@ _ATTRIBUTES: Mapping[int, str] = {
     _INDEXED: "Indexed",
     _WEIGHTED: "Weighted",
 }
-_REALS = (_Type.FLOAT, _Type.DOUBLE)
 
 
-def read_datasets(path: Path, *, tell: Callable[[str], None] = lambda _: None) -> dict[str, Dataset]:
+def read_datasets(
+    path: Path, *, memory_bytes: float = DATA_MEMORY_BYTES, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Dataset]:
     """The datasets of a file by name, in file order; each is told of as DSSTNE does (spec 2.4). They carry no sample or
-    feature names.
+    feature names. Features and values of those that do not fit in what is left of `memory_bytes` are checked, too, but
+    stay in the file, which must then stay as it is.
 
     A file that is no such file, or that lacks or garbles anything, raises `DataError`.
     """
@@ -71,13 +66,21 @@ def read_datasets(path: Path, *, tell: Callable[[str], None] = lambda _: None) -
         for number in range(Items(file, path).number("datasets", least=1)):
             items = Items(file, path, str(number))
             head = _head(items)
-            dataset = _read_sparse(items, head) if head.bits & _SPARSE else _read_dense(items, head)
+            read = _read_sparse if head.bits & _SPARSE else _read_dense
+            dataset = read(items, head, memory_bytes)
+            memory_bytes -= held_bytes(dataset)
             for line in _description(head, dataset):
                 tell(line)
             if dataset.name in found:
                 raise items.error(f"holds two datasets named {dataset.name}")
             found[dataset.name] = dataset
     return found
+
+
+def held_bytes(dataset: Dataset) -> int:
+    """Bytes of memory that features and values of a dataset take: none where they stay in a file."""
+    arrays = (dataset.indices, dataset.values) if isinstance(dataset, SparseDataset) else (dataset.values,)
+    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
 
 
 def write_dataset(dataset: SparseDataset, path: Path) -> None:
@@ -101,7 +104,7 @@ class _Head:
 
     name: str
     bits: int
-    kind: _Type
+    kind: DataType
     sides: tuple[int, ...]
     units: int
     stored: int
@@ -130,8 +133,8 @@ def _description(head: _Head, dataset: Dataset) -> Iterator[str]:
 def _head(items: Items) -> _Head:
     name = items.text("name")
     bits, kind = items.number("attributes"), items.number("dataType")
-    if kind not in list(_Type):
-        raise items.error(f"dataset {name}: data type {kind} is unknown; 0 to {max(_Type)} are wanted")
+    if kind not in list(DataType):
+        raise items.error(f"dataset {name}: data type {kind} is unknown; 0 to {max(DataType)} are wanted")
     sides = _sides(items)
     units = math.prod(sides)
     if units > _MOST_UNITS:
@@ -142,7 +145,7 @@ def _head(items: Items) -> _Head:
     if rows is None and stored != examples:
         raise items.error(f"dataset {name}: {stored} rows for {examples} examples need the attribute Indexed (64)")
     weights = _weights(items, examples, rows) if bits & _WEIGHTED else None
-    return _Head(name, bits, _Type(kind), sides, units, stored, rows, weights)
+    return _Head(name, bits, DataType(kind), sides, units, stored, rows, weights)
 
 
 def _sides(items: Items) -> tuple[int, ...]:
@@ -165,26 +168,30 @@ def _weights(items: Items, examples: int, rows: npt.NDArray[np.int64] | None) ->
     if rows is not None:
         items.check(rows < examples, "index", f"is not below the {examples} entries of dataWeight{items.suffix}", rows)
         weights = weights[rows]
-    return _single(weights)
+    return single(weights)
 
 
-def _read_sparse(items: Items, head: _Head) -> SparseDataset:
+def _read_sparse(items: Items, head: _Head, memory_bytes: float) -> SparseDataset:
     nnz = items.length("sparseDataDim")
     starts, ends = items.whole("sparseStart", head.stored), items.whole("sparseEnd", head.stored)
     items.check(ends >= starts, "sparseEnd", "is before its start", ends)
     items.check(ends <= nnz, "sparseEnd", f"is beyond the {nnz} entries of sparseIndex{items.suffix}", ends)
-    indices = items.whole("sparseIndex", nnz)
-    items.check(indices < head.units, "sparseIndex", f"is not below the width {head.units}", indices)
-    values = None
+    parts = [features(items, head.units, nnz)]
     if not head.bits & _BOOLEAN:
-        values = _single(items.values("sparseData", nnz) / _DIVISORS.get(head.kind, 1.0))
-    indptr, order = _as_csr(starts.astype(np.int64), ends.astype(np.int64), nnz)
+        parts.append(analog(items, head.kind, nnz))
+    indptr, place = _as_csr(starts.astype(np.int64), ends.astype(np.int64), nnz)
+    arrays: list[Any]
+    if sum(part.entries.nbytes for part in parts) > memory_bytes:
+        arrays = [part.stored((int(indptr[-1]),), place) for part in parts]
+    else:
+        order = slice(None) if place is None else place(np.arange(indptr[-1]))
+        arrays = [part.loaded()[order] for part in parts]
     return SparseDataset(
         name=head.name,
         width=head.units,
         indptr=indptr,
-        indices=indices.astype(np.uint32, copy=False)[order],
-        values=None if values is None else values[order],
+        indices=arrays[0],
+        values=arrays[1] if len(arrays) > 1 else None,
         sides=head.sides,
         weights=head.weights,
         rows=head.rows,
@@ -192,57 +199,37 @@ def _read_sparse(items: Items, head: _Head) -> SparseDataset:
     )
 
 
-def _read_dense(items: Items, head: _Head) -> DenseDataset:
+def _read_dense(items: Items, head: _Head, memory_bytes: float) -> DenseDataset:
     one_hot = bool(head.bits & _BOOLEAN)
     size = items.length("dataDim")
     wanted = head.stored * (1 if one_hot else head.units)
     if size != wanted:
         raise items.error(f"dimension dataDim{items.suffix} is {size}; {head.stored} rows have {wanted} values")
-    if one_hot:
-        values = items.whole("data", size)
-        items.check(values < head.units, "data", f"is not below the {head.units} units", values)
-    else:
-        values = _typed(items, head.kind, size).reshape(head.stored, head.units)  # [size] -> [rows, units]
+    part = classes(items, head.units, size) if one_hot else numbers(items, head.kind, size)
+    shape = (head.stored,) if one_hot else (head.stored, head.units)
     return DenseDataset(
         name=head.name,
         sides=head.sides,
-        values=values,
+        values=part.stored(shape) if part.entries.nbytes > memory_bytes else part.loaded().reshape(shape),
         one_hot=one_hot,
         # A class stands for 1, whatever the type of its number.
-        divisor=1.0 if one_hot else _DIVISORS.get(head.kind, 1.0),
-        input_offset=0.0 if one_hot else _INPUT_OFFSETS.get(head.kind, 0.0),
+        divisor=1.0 if one_hot else DIVISORS.get(head.kind, 1.0),
+        input_offset=0.0 if one_hot else INPUT_OFFSETS.get(head.kind, 0.0),
         weights=head.weights,
         rows=head.rows,
     )
 
 
-def _typed(items: Items, kind: _Type, size: int) -> npt.NDArray[Any]:
-    # NC_CHAR is how DSSTNE stores signed bytes.
-    values = items.values("data", size, kinds="iufS" if kind == _Type.CHAR else "iuf")
-    if kind not in _REALS and values.dtype.kind == "f":
-        raise items.error(f"data{items.suffix} holds {values.dtype}, whole numbers are wanted")
-    if kind not in _BYTES:
-        return values
-    limits = np.iinfo(_BYTES[kind])
-    holds = (values >= limits.min) & (values <= limits.max)
-    items.check(holds, "data", f"is not within {limits.min} to {limits.max}", values)
-    return values.astype(_BYTES[kind], copy=False)
-
-
-def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Single precision; what is too large becomes infinite."""
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
-
-
-def _as_csr(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], nnz: int) -> tuple[npt.NDArray[np.int64], Any]:
-    """Row pointers and the order that puts the entries of each row one after another."""
-    lengths = ends - starts
+def _as_csr(
+    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], nnz: int
+) -> tuple[npt.NDArray[np.int64], Place | None]:
+    """Row pointers, and where to find the entries of each row one after another, if they do not lie so."""
     indptr = np.zeros(len(starts) + 1, np.int64)
-    np.cumsum(lengths, out=indptr[1:])
+    np.cumsum(ends - starts, out=indptr[1:])
     if np.array_equal(indptr[:-1], starts) and indptr[-1] == nnz:
-        return indptr, slice(None)
-    return indptr, np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return indptr, None
+    shifts = starts - indptr[:-1]
+    return indptr, lambda entries: entries + shifts[np.searchsorted(indptr, entries, side="right") - 1]
 
 
 def _by_stored_row(dataset: Dataset) -> Dataset:
@@ -257,13 +244,14 @@ def _by_stored_row(dataset: Dataset) -> Dataset:
             return replace(dataset, weights=by_row)
     if isinstance(dataset, DenseDataset):
         return replace(dataset, values=dataset.values[rows], rows=None)
-    indptr, order = _as_csr(dataset.indptr[rows], dataset.indptr[rows + 1], dataset.nnz)
+    indptr, place = _as_csr(dataset.indptr[rows], dataset.indptr[rows + 1], dataset.nnz)
+    order = slice(None) if place is None else place(np.arange(indptr[-1]))
     values = None if dataset.values is None else dataset.values[order]
     return replace(dataset, indptr=indptr, indices=dataset.indices[order], values=values, rows=None)
 
 
 def _write(file: Any, suffix: str, dataset: Dataset) -> None:
-    values, kind = _stored_values(dataset)
+    kind, stored = _kind_and_type(dataset)
     sides = dataset.sides or (dataset.width,)
     # Bytes, since a string that is not ASCII would become NC_STRING, which DSSTNE cannot read.
     file.setncattr(f"name{suffix}", np.bytes_(dataset.name.encode()))
@@ -275,14 +263,14 @@ def _write(file: Any, suffix: str, dataset: Dataset) -> None:
         file.setncattr(f"{side}{suffix}", np.uint32(length))
     # NetCDF takes a length of 0 for unlimited; so does the original's file.
     file.createDimension(f"examplesDim{suffix}", dataset.samples)
-    _write_data(file, suffix, dataset, values)
+    _write_data(file, suffix, dataset, stored)
     if dataset.weights is not None:
-        _put(file, f"dataWeight{suffix}", f"examplesDim{suffix}", dataset.weights.astype(np.float32))
+        _put(file, f"dataWeight{suffix}", f"examplesDim{suffix}", dataset.weights, np.float32)
     if dataset.rows is not None:
-        _put(file, f"index{suffix}", f"examplesDim{suffix}", dataset.rows.astype(np.uint32))
+        _put(file, f"index{suffix}", f"examplesDim{suffix}", dataset.rows, np.uint32)
 
 
-def _write_data(file: Any, suffix: str, dataset: Dataset, values: npt.NDArray[Any] | None) -> None:
+def _write_data(file: Any, suffix: str, dataset: Dataset, stored: npt.DTypeLike) -> None:
     rows = f"examplesDim{suffix}"
     sparse = isinstance(dataset, SparseDataset)
     if dataset.rows is not None:
@@ -292,16 +280,31 @@ def _write_data(file: Any, suffix: str, dataset: Dataset, values: npt.NDArray[An
     file.createDimension(f"{data}Dim{suffix}", dataset.nnz if sparse else dataset.values.size)
     if sparse:
         offsets = np.uint32 if dataset.indptr[-1] < 1 << 32 else np.uint64
-        _put(file, f"sparseStart{suffix}", rows, dataset.indptr[:-1].astype(offsets))
-        _put(file, f"sparseEnd{suffix}", rows, dataset.indptr[1:].astype(offsets))
-        _put(file, f"sparseIndex{suffix}", f"sparseDataDim{suffix}", dataset.indices.astype(np.uint32))
-    if values is not None:
-        _put(file, f"{data}{suffix}", f"{data}Dim{suffix}", values)
+        _put(file, f"sparseStart{suffix}", rows, dataset.indptr[:-1], offsets)
+        _put(file, f"sparseEnd{suffix}", rows, dataset.indptr[1:], offsets)
+        _put(file, f"sparseIndex{suffix}", f"sparseDataDim{suffix}", dataset.indices, np.uint32)
+    divisor = 1.0 if sparse or np.dtype(stored).itemsize == 1 else dataset.divisor
+    if dataset.values is not None:
+        _put(file, f"{data}{suffix}", f"{data}Dim{suffix}", dataset.values, stored, divisor=divisor)
 
 
-def _put(file: Any, name: str, dimension: str, values: npt.NDArray[Any]) -> None:
-    variable = file.createVariable(name, values.dtype, (dimension,), contiguous=len(values) > 0)
-    variable[:] = values
+def _put(
+    file: Any,
+    name: str,
+    dimension: str,
+    values: npt.NDArray[Any] | Stored,
+    stored: npt.DTypeLike,
+    *,
+    divisor: float = 1.0,
+) -> None:
+    variable = file.createVariable(name, stored, (dimension,), contiguous=values.size > 0)
+    first = 0
+    for block in blocks(values):
+        entries = block.reshape(-1)  # [rows, units] -> [rows * units]
+        entries = entries if divisor == 1.0 else entries / divisor
+        is_text = np.dtype(stored).kind == "S"
+        variable[first : first + len(entries)] = entries.view(stored) if is_text else entries.astype(stored, copy=False)
+        first += len(entries)
 
 
 def _bits(dataset: Dataset) -> int:
@@ -311,37 +314,31 @@ def _bits(dataset: Dataset) -> int:
     return bits | _SPARSE | _BOOLEAN * (dataset.values is None) | _IGNORE_ZERO * dataset.ignore_zero
 
 
-def _stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any] | None, _Type]:
-    """What a file stores as data, [values], and the type it says they have."""
-    if isinstance(dataset, DenseDataset):
-        return _dense_values(dataset)
-    if dataset.values is None:
-        return None, _Type.UINT
-    return dataset.values.astype(np.float32), _Type.FLOAT
-
-
-def _dense_values(dataset: DenseDataset) -> tuple[npt.NDArray[Any], _Type]:
-    values = dataset.values.reshape(-1)  # [rows, units] -> [rows * units]
+def _kind_and_type(dataset: Dataset) -> tuple[DataType, npt.DTypeLike]:
+    """The type a file says its data have, and the one they are stored as."""
+    if isinstance(dataset, SparseDataset):
+        return (DataType.UINT, np.uint32) if dataset.values is None else (DataType.FLOAT, np.float32)
+    values = dataset.values
     if dataset.one_hot:
-        return _whole_values(values)
-    for kind in (_Type.UCHAR, _Type.CHAR):
-        scaling = (_DIVISORS[kind], _INPUT_OFFSETS.get(kind, 0.0))
-        if values.dtype == _BYTES[kind] and (dataset.divisor, dataset.input_offset) == scaling:
-            return (values.view("S1") if kind == _Type.CHAR else values), kind
+        return _whole(values)
+    for kind in (DataType.UCHAR, DataType.CHAR):
+        scaling = (DIVISORS[kind], INPUT_OFFSETS.get(kind, 0.0))
+        if values.dtype == BYTES[kind] and (dataset.divisor, dataset.input_offset) == scaling:
+            return kind, "S1" if kind == DataType.CHAR else np.uint8
     if dataset.input_offset:
         raise ValueError(f"dataset {dataset.name}: only unsigned bytes have an input offset in a file, -0.5")
-    if dataset.divisor != 1.0:
-        values = values / dataset.divisor
-    if values.dtype == np.float64:
-        return values, _Type.DOUBLE
-    return (values.astype(np.float32), _Type.FLOAT) if values.dtype.kind == "f" else _whole_values(values)
+    divided = values.dtype if dataset.divisor == 1.0 else (np.zeros(0, values.dtype) / dataset.divisor).dtype
+    if divided == np.float64:
+        return DataType.DOUBLE, np.float64
+    return (DataType.FLOAT, np.float32) if divided.kind == "f" else _whole(values)
 
 
-def _whole_values(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], _Type]:
+def _whole(values: npt.NDArray[Any] | Stored) -> tuple[DataType, npt.DTypeLike]:
     """In 4 bytes where they fit: DSSTNE reads none of 8."""
-    least, most = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    limits = [(int(block.min()), int(block.max())) for block in blocks(values) if block.size]
+    least, most = min((low for low, _ in limits), default=0), max((high for _, high in limits), default=0)
     if least >= 0 and most < 1 << 32:
-        return values.astype(np.uint32), _Type.UINT
+        return DataType.UINT, np.uint32
     if least >= -(1 << 31) and most < 1 << 31:
-        return values.astype(np.int32), _Type.INT
-    return (values, _Type.ULLINT) if values.dtype == np.uint64 else (values.astype(np.int64), _Type.LLINT)
+        return DataType.INT, np.int32
+    return (DataType.ULLINT, np.uint64) if values.dtype == np.uint64 else (DataType.LLINT, np.int64)

@@ -5,7 +5,7 @@ answers a file that is damaged becomes `DataError` here and nowhere else.
 import reprlib
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import netCDF4
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data.plain import Plain, changed, find_plain, size_and_time
 from trainer.errors import DataError
 
 # What the library answers a file that is damaged or holds what it does not know.
@@ -26,12 +27,7 @@ _NUMBERS = "iuf"
 @contextmanager
 def opened(path: Path) -> Generator[Any]:
     """The file at `path`, open for reading; `DataError` if it is none."""
-    with _translated("cannot be opened as NetCDF", path):
-        file: Any = netCDF4.Dataset(path, "r")
-        # Packing and masks are conventions of others: a byte is what is stored.
-        file.set_auto_maskandscale(False)
-        file.set_auto_chartostring(False)
-    with file:
+    with _open(path) as file:
         yield file
 
 
@@ -44,6 +40,15 @@ def created(aside: Path, path: Path) -> Generator[Any]:
     except RuntimeError as error:
         # What HDF5 answers a full disk.
         raise DataError(f"cannot be written: {error}", path) from error
+
+
+def _open(path: Path) -> Any:
+    with _translated("cannot be opened as NetCDF", path):
+        file: Any = netCDF4.Dataset(path, "r")
+        # Packing and masks are conventions of others: a byte is what is stored.
+        file.set_auto_maskandscale(False)
+        file.set_auto_chartostring(False)
+        return file
 
 
 @contextmanager
@@ -111,6 +116,10 @@ class Items:
 
     def values(self, name: str, length: int, *, kinds: str = _NUMBERS) -> npt.NDArray[Any]:
         """A variable of `length` numbers, [length]; with `S` among the `kinds` characters are signed bytes."""
+        return self.entries(name, length, kinds=kinds).values()
+
+    def entries(self, name: str, length: int, *, kinds: str = _NUMBERS) -> "Entries":
+        """The same variable, not yet read."""
         full = name + self.suffix
         if full not in self.file.variables:
             raise self.error(f"has no variable {full}")
@@ -123,24 +132,80 @@ class Items:
                 raise self.error(f"{full} holds {kind}, numbers are wanted")
             if size * kind.itemsize > max(_MOST_INFLATED * self.path.stat().st_size, _ALWAYS_READ):
                 raise self.error(f"{full} has {size} entries, more than a file of this size holds")
-            stored = np.asarray(variable[...]).reshape(-1)
-        if stored.dtype.kind not in kinds:
-            raise self.error(f"{full} holds lists, numbers are wanted")
-        return stored.view(np.int8) if stored.dtype.kind == "S" else stored
+        return Entries(self, variable, full, size, kinds)
 
     def whole(self, name: str, length: int) -> npt.NDArray[Any]:
         """A variable of `length` whole numbers, none negative, [length]."""
         values = self.values(name, length)
-        if values.dtype.kind not in "iu":
-            raise self.error(f"{name}{self.suffix} holds {values.dtype}, whole numbers are wanted")
-        self.check(values >= 0, name, "is negative", values)
+        self.check_whole(name, values)
         return values
 
-    def check(self, holds: npt.NDArray[np.bool_], name: str, complaint: str, values: npt.NDArray[Any]) -> None:
-        """Raise where `values` of a variable do not hold, naming the first."""
+    def check_whole(self, name: str, values: npt.NDArray[Any], *, first: int = 0) -> None:
+        """Raise where `values` of a variable, from entry `first` on, are no whole numbers, or one is negative."""
+        if values.dtype.kind not in "iu":
+            raise self.error(f"{name}{self.suffix} holds {values.dtype}, whole numbers are wanted")
+        self.check(values >= 0, name, "is negative", values, first=first)
+
+    def check(
+        self, holds: npt.NDArray[np.bool_], name: str, complaint: str, values: npt.NDArray[Any], *, first: int = 0
+    ) -> None:
+        """Raise where `values` of a variable, from entry `first` on, do not hold, naming the first that does not."""
         if not holds.all():
             place = int(np.argmin(holds))
-            raise self.error(f"{name}{self.suffix}[{place}] = {values[place]} {complaint}")
+            raise self.error(f"{name}{self.suffix}[{first + place}] = {values[place]} {complaint}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A variable of numbers, read as asked."""
+
+    items: Items
+    variable: Any
+    name: str
+    length: int
+    kinds: str
+    seen: tuple[int, int] | None = None
+    """Size and time of the file when it was opened to be kept open, after which it must not change."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all entries as they are stored."""
+        return self.length * int(self.variable.dtype.itemsize)
+
+    def staying_open(self) -> "Entries":
+        """The same entries of a file that stays open as long as they are kept."""
+        seen = self._size_and_time()
+        file = _open(self.items.path)
+        return replace(self, items=replace(self.items, file=file), variable=file.variables[self.name], seen=seen)
+
+    def values(self) -> npt.NDArray[Any]:
+        """All entries, [length]."""
+        return self._read(...)
+
+    def read(self, first: int, last: int) -> npt.NDArray[Any]:
+        """Entries from `first` up to `last`."""
+        if self.variable.ndim != 1:
+            raise self.items.error(f"{self.name} has {self.variable.ndim} dimensions, 1 is wanted where data are large")
+        # Of a file cut short the library reads zeros.
+        if self.seen is not None and self.seen != self._size_and_time():
+            raise changed(self.items.path)
+        return self._read(slice(first, last))
+
+    def plain(self, head: npt.NDArray[Any]) -> Plain | None:
+        """The same entries, of which `head` are the first, past the library, if they seem to lie plain in the file."""
+        with _translated(f"{self.name} cannot be read", self.items.path):
+            return find_plain(self.items.path, head)
+
+    def _size_and_time(self) -> tuple[int, int]:
+        with _translated(f"{self.name} cannot be read", self.items.path):
+            return size_and_time(self.items.path.stat())
+
+    def _read(self, chosen: Any) -> npt.NDArray[Any]:
+        with _translated(f"{self.name} cannot be read", self.items.path):
+            stored = np.asarray(self.variable[chosen]).reshape(-1)
+        if stored.dtype.kind not in self.kinds:
+            raise self.items.error(f"{self.name} holds lists, numbers are wanted")
+        return stored.view(np.int8) if stored.dtype.kind == "S" else stored
 
 
 def _shown(value: Any) -> str:

@@ -325,6 +325,10 @@ def _dataset(
 
 
 def _pieces(dataset: SparseDataset, row: int, names: Sequence[str]) -> Iterator[str]:
-    for entry in range(dataset.indptr[row], dataset.indptr[row + 1]):
-        name = names[int(dataset.indices[entry])]
-        yield name if dataset.values is None else f"{name},{dataset.values[entry]:.9g}"
+    mine = slice(dataset.indptr[row], dataset.indptr[row + 1])
+    own = [names[int(feature)] for feature in dataset.indices[mine]]
+    if dataset.values is None:
+        yield from own
+        return
+    for name, value in zip(own, dataset.values[mine].tolist(), strict=True):
+        yield f"{name},{value:.9g}"

@@ -11,9 +11,10 @@ from netcdf_files import SPARSE, broken, by_hand, one_hot
 from netcdf_files import small_dataset as dataset
 from netcdf_types import NC_CHAR, NC_UINT, attribute_type
 
-from trainer.data.netcdf import Dataset, read_datasets, write_dataset, write_datasets
+from trainer.data.netcdf import Dataset, held_bytes, read_datasets, write_dataset, write_datasets
 from trainer.dense import DenseDataset
 from trainer.sparse import SparseDataset
+from trainer.stored import Stored
 
 
 def plain(found: Dataset) -> dict[str, Any]:
@@ -21,14 +22,34 @@ def plain(found: Dataset) -> dict[str, Any]:
     names = ("name", "width", "sides", "samples", "indptr", "indices", "values", "weights", "rows")
     names += ("ignore_zero", "one_hot", "divisor", "input_offset")
     fields = {name: getattr(found, name) for name in names if hasattr(found, name)}
-    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+    return {
+        name: np.asarray(value).tolist() if isinstance(value, np.ndarray | Stored) else value
+        for name, value in fields.items()
+    }
+
+
+def both(path: Path, **more: Any) -> dict[str, Any]:
+    """The datasets of a file in memory, once those left in it are found to be the same and written as the same file."""
+    found, left = read_datasets(path, **more), read_datasets(path, memory_bytes=0)
+    assert list(found) == list(left)
+    for one, other in zip(found.values(), left.values(), strict=True):
+        assert plain(one) == plain(other)
+        assert (held_bytes(one) > 0, held_bytes(other)) == (True, 0)
+        kept = [getattr(other, name) for name in ("indices", "values") if getattr(other, name, None) is not None]
+        held = [getattr(one, name) for name in ("indices", "values") if getattr(one, name, None) is not None]
+        assert [(array.dtype, array.shape) for array in kept] == [(array.dtype, array.shape) for array in held]
+        assert all(isinstance(array, Stored) for array in kept)
+    for name, datasets in (("memory.nc", found), ("file.nc", left)):
+        write_datasets(path.with_name(name), list(datasets.values()))
+    assert path.with_name("memory.nc").read_bytes() == path.with_name("file.nc").read_bytes()
+    return found
 
 
 @pytest.mark.parametrize("analog", [True, False])
 @pytest.mark.parametrize("name", ["gl_input", "größe"])
 def test_a_dataset_written_is_read_again(tmp_path: Path, name: str, analog: bool):
     write_dataset(dataset(name, analog=analog), tmp_path / "d.nc")
-    (found,) = read_datasets(tmp_path / "d.nc").values()
+    (found,) = both(tmp_path / "d.nc").values()
     assert isinstance(found, SparseDataset)
     assert (found.name, found.width) == (name, 128)
     assert (found.indptr.tolist(), found.indices.tolist()) == ([0, 2, 2, 3], [5, 1, 127])
@@ -57,7 +78,7 @@ def test_sparse_datasets_of_every_kind_are_read_as_written(
 ):
     for number, one in enumerate(variants(replace(dataset(analog=analog), sides=sides, ignore_zero=ignore_zero))):
         write_datasets(tmp_path / f"{number}.nc", [one])
-        assert plain(read_datasets(tmp_path / f"{number}.nc")["gl_input"]) == plain(one)
+        assert plain(both(tmp_path / f"{number}.nc")["gl_input"]) == plain(one)
 
 
 DENSE = {
@@ -77,7 +98,7 @@ DENSE = {
 def test_dense_datasets_of_every_type_are_read_as_written(tmp_path: Path, kind: str):
     for number, one in enumerate(variants(DENSE[kind])):
         write_datasets(tmp_path / f"{number}.nc", [one])
-        assert plain(read_datasets(tmp_path / f"{number}.nc")["d"]) == plain(one)
+        assert plain(both(tmp_path / f"{number}.nc")["d"]) == plain(one)
 
 
 def test_what_has_no_type_of_its_own_keeps_its_value(tmp_path: Path):
@@ -85,7 +106,7 @@ def test_what_has_no_type_of_its_own_keeps_its_value(tmp_path: Path):
     flags = DenseDataset("flags", (2,), np.array([[True, False]]))
     short = DenseDataset("short", (2,), np.array([[0.5, 2.0]], np.float16))
     write_datasets(tmp_path / "d.nc", [halves, flags, short])
-    found = read_datasets(tmp_path / "d.nc")
+    found = both(tmp_path / "d.nc")
     assert [one.values.tolist() for one in found.values() if one.values is not None] == [
         [[0.5, 1]],
         [[1, 0]],
@@ -101,7 +122,7 @@ def test_weights_no_stored_row_can_have_are_written_sample_by_sample(tmp_path: P
     # Two samples of one row weigh differently; or a row lies beyond the weights a file has.
     weighted = replace(one, rows=np.array(rows), weights=np.arange(len(rows), dtype=np.float32))
     write_datasets(tmp_path / "d.nc", [weighted])
-    (found,) = read_datasets(tmp_path / "d.nc").values()
+    (found,) = both(tmp_path / "d.nc").values()
     assert found.rows is None
     assert plain(found)["weights"] == plain(weighted)["weights"]
     if isinstance(found, DenseDataset):
@@ -114,7 +135,7 @@ def test_weights_no_stored_row_can_have_are_written_sample_by_sample(tmp_path: P
 def test_many_datasets_of_a_file_are_found_by_name(tmp_path: Path):
     many = [dataset("a"), *(replace(one, name=kind) for kind, one in DENSE.items())]
     write_datasets(tmp_path / "d.nc", many)
-    found = read_datasets(tmp_path / "d.nc")
+    found = both(tmp_path / "d.nc")
     assert list(found) == [one.name for one in many]
     assert plain(found["image"]) == plain(many[[one.name for one in many].index("image")])
     with pytest.raises(ValueError, match="different names are wanted"):
@@ -124,7 +145,7 @@ def test_many_datasets_of_a_file_are_found_by_name(tmp_path: Path):
 def test_datasets_loaded_are_told_of_as_dsstne_does(tmp_path: Path):
     write_datasets(tmp_path / "d.nc", [replace(dataset("gl"), rows=np.array([0, 0, 1], np.int64), sides=(4, 32))])
     told: list[str] = []
-    found = read_datasets(tmp_path / "d.nc", tell=told.append)["gl"]
+    found = both(tmp_path / "d.nc", tell=told.append)["gl"]
     assert isinstance(found, SparseDataset)
     assert told[0].startswith("LoadNetCDF: Loading ")
     assert told[0].endswith(" data set")
@@ -185,7 +206,7 @@ def test_every_type_is_read_at_its_scale(tmp_path: Path, number: int, stored: An
     values = np.array([100, 7, 0, 64], np.int8).view("S1") if stored == np.dtype("S1") else np.array([100, 7, 0, 64])
     data = {"data": ("dataDim", values.astype(stored))}
     head = {"name": "d", "attributes": 0, "datatype": number, "dimensions": 2, "width": 1, "height": 2}
-    dense = read_datasets(by_hand(tmp_path / "d.nc", head, {"examplesDim": 2, "dataDim": 4}, data))["d"]
+    dense = both(by_hand(tmp_path / "d.nc", head, {"examplesDim": 2, "dataDim": 4}, data))["d"]
     assert isinstance(dense, DenseDataset)
     assert (dense.values.tolist(), dense.sides, dense.divisor) == ([[100, 7], [0, 64]], (1, 2), divisor)
     assert (dense.input_offset, dense.samples) == (offset, 2)
@@ -198,20 +219,20 @@ def test_every_type_is_read_at_its_scale(tmp_path: Path, number: int, stored: An
     }
     head["attributes"] = SPARSE
     lengths = {"examplesDim": 2, "sparseDataDim": 4}
-    sparse = read_datasets(by_hand(tmp_path / "s.nc", head, lengths, offsets | entries))["d"]
+    sparse = both(by_hand(tmp_path / "s.nc", head, lengths, offsets | entries))["d"]
     assert sparse.values is not None
     assert (sparse.values.dtype, sparse.values.tolist()) == (np.float32, [100 / divisor, 7 / divisor, 0, 64 / divisor])
 
 
 def test_a_class_counts_as_1_whatever_its_type(tmp_path: Path):
-    found = read_datasets(one_hot(tmp_path / "d.nc", [3, 0, 1]))["d"]
+    found = both(one_hot(tmp_path / "d.nc", [3, 0, 1]))["d"]
     assert isinstance(found, DenseDataset)
     assert (found.one_hot, found.values.tolist(), found.divisor, found.input_offset) == (True, [3, 0, 1], 1.0, 0.0)
 
 
 def test_weights_of_indexed_samples_are_those_of_their_stored_row(tmp_path: Path):
     index, weights = np.array([1, 1, 0], np.uint32), np.array([5.0, 6.0, 7.0], np.float32)
-    found = read_datasets(one_hot(tmp_path / "d.nc", [3, 0], index=index, dataWeight=weights))["d"]
+    found = both(one_hot(tmp_path / "d.nc", [3, 0], index=index, dataWeight=weights))["d"]
     assert found.rows is not None
     assert found.weights is not None
     assert (found.samples, found.rows.tolist(), found.weights.tolist()) == (3, [1, 1, 0], [6.0, 6.0, 5.0])
@@ -221,7 +242,7 @@ def test_what_is_stored_is_read_without_conventions_of_others(tmp_path: Path):
     write_datasets(tmp_path / "d.nc", [DENSE["image"]])
     with netCDF4.Dataset(tmp_path / "d.nc", "a") as file:
         file.variables["data0"].setncatts({"scale_factor": 2.0, "missing_value": np.uint8(4), "_Unsigned": "false"})
-    assert plain(read_datasets(tmp_path / "d.nc")["d"]) == plain(DENSE["image"])
+    assert plain(both(tmp_path / "d.nc")["d"]) == plain(DENSE["image"])
 
 
 def test_a_number_too_large_for_single_precision_is_infinite(tmp_path: Path):
@@ -229,7 +250,7 @@ def test_a_number_too_large_for_single_precision_is_infinite(tmp_path: Path):
     with netCDF4.Dataset(tmp_path / "d.nc", "a") as file:
         file.renameVariable("sparseData0", "was")
         file.createVariable("sparseData0", np.float64, ("sparseDataDim0",))[:] = [1e300, -1e300, 1.0]
-    found = read_datasets(tmp_path / "d.nc")["gl_input"].values
+    found = both(tmp_path / "d.nc")["gl_input"].values
     assert found is not None
     assert found.tolist() == [np.inf, -np.inf, 1.0]
 
@@ -252,7 +273,7 @@ def test_any_matrix_is_read_as_it_was_written(
     path = tmp_path_factory.mktemp("nc") / "d.nc"
     written = SparseDataset("d", 256, indptr, ids, values, sides=(256,))
     write_dataset(written, path)
-    assert plain(read_datasets(path)["d"]) == plain(written)
+    assert plain(both(path)["d"]) == plain(written)
 
 
 def test_rows_may_lie_anywhere_and_offsets_may_be_eight_bytes(tmp_path: Path):
@@ -260,7 +281,7 @@ def test_rows_may_lie_anywhere_and_offsets_may_be_eight_bytes(tmp_path: Path):
     with netCDF4.Dataset(path, "a") as file:
         file.renameVariable("sparseEnd0", "was")
         file.createVariable("sparseEnd0", np.uint64, ("examplesDim0",))[:] = np.array([3, 0, 1], np.uint64)
-    found = read_datasets(path)["gl_input"]
+    found = both(path)["gl_input"]
     assert isinstance(found, SparseDataset)
     assert (found.indptr.tolist(), found.indices.tolist()) == ([0, 2, 2, 3], [1, 127, 5])
 

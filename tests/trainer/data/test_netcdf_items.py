@@ -10,11 +10,18 @@ import pytest
 from netcdf_files import broken, by_hand, one_hot
 from netcdf_files import small_dataset as dataset
 
+from trainer.data import netcdf_parts
 from trainer.data.netcdf import read_datasets, write_dataset, write_datasets
+from trainer.data.plain import Plain
 from trainer.dense import DenseDataset
 from trainer.errors import DataError
+from trainer.sparse import SparseDataset
+from trainer.stored import Stored
+
+IN_MEMORY_OR_LEFT = pytest.mark.parametrize("memory_bytes", [1 << 30, 0], ids=["in memory", "left in the file"])
 
 
+@IN_MEMORY_OR_LEFT
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
@@ -23,14 +30,17 @@ from trainer.errors import DataError
         ("sparseEnd0", [2, 2, 9], r"sparseEnd0\[2\] = 9 is beyond the 3 entries"),
     ],
 )
-def test_a_bad_file_names_variable_and_position(tmp_path: Path, variable: str, value: list[int], expected: str):
+def test_a_bad_file_names_variable_and_position(
+    tmp_path: Path, variable: str, value: list[int], expected: str, memory_bytes: int
+):
     with pytest.raises(DataError, match=rf"d\.nc: {expected}"):
-        read_datasets(broken(tmp_path / "d.nc", variable, value))
+        read_datasets(broken(tmp_path / "d.nc", variable, value), memory_bytes=memory_bytes)
 
 
 F32, U32 = np.float32, np.uint32
 
 
+@IN_MEMORY_OR_LEFT
 @pytest.mark.parametrize(
     ("classes", "more", "expected"),
     [
@@ -49,11 +59,14 @@ F32, U32 = np.float32, np.uint32
         ),
     ],
 )
-def test_classes_rows_and_weights_are_checked(tmp_path: Path, classes: list[int], more: Any, expected: str):
+def test_classes_rows_and_weights_are_checked(
+    tmp_path: Path, classes: list[int], more: Any, expected: str, memory_bytes: int
+):
     with pytest.raises(DataError, match=rf"d\.nc: {expected}"):
-        read_datasets(one_hot(tmp_path / "d.nc", classes, **more))
+        read_datasets(one_hot(tmp_path / "d.nc", classes, **more), memory_bytes=memory_bytes)
 
 
+@IN_MEMORY_OR_LEFT
 @pytest.mark.parametrize(
     ("number", "size", "values", "expected"),
     [
@@ -64,11 +77,11 @@ def test_classes_rows_and_weights_are_checked(tmp_path: Path, classes: list[int]
         (8, 4, np.array([b"a", b"b", b"c", b"d"]), r"data0 holds \|S1, numbers are wanted"),
     ],
 )
-def test_dense_data_is_checked(tmp_path: Path, number: int, size: int, values: Any, expected: str):
+def test_dense_data_is_checked(tmp_path: Path, number: int, size: int, values: Any, expected: str, memory_bytes: int):
     head = {"name": "d", "attributes": 0, "dataType": number, "dimensions": 1, "width": 2}
     path = by_hand(tmp_path / "d.nc", head, {"examplesDim": 2, "dataDim": size}, {"data": ("dataDim", values)})
     with pytest.raises(DataError, match=rf"d\.nc: {expected}"):
-        read_datasets(path)
+        read_datasets(path, memory_bytes=memory_bytes)
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path):
@@ -132,6 +145,7 @@ def the_same_name_again(file: Any) -> None:
         file.createVariable(f"{name[:-1]}1", one.dtype, [f"{one.dimensions[0][:-1]}1"])[:] = one[:]
 
 
+@IN_MEMORY_OR_LEFT
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
@@ -173,16 +187,19 @@ def the_same_name_again(file: Any) -> None:
         (the_same_name_again, "holds two datasets named gl_input"),
     ],
 )
-def test_a_file_that_lacks_or_garbles_something_says_what(tmp_path: Path, spoil: Callable[[Any], None], expected: str):
+def test_a_file_that_lacks_or_garbles_something_says_what(
+    tmp_path: Path, spoil: Callable[[Any], None], expected: str, memory_bytes: int
+):
     three = dataset(analog=True)
     write_dataset(replace(three, indptr=np.array([0, 2, 3])), tmp_path / "d.nc")
     with netCDF4.Dataset(tmp_path / "d.nc", "a") as file:
         spoil(file)
     with pytest.raises(DataError, match=rf"d\.nc: (dataset gl_input: )?{expected}"):
-        read_datasets(tmp_path / "d.nc")
+        read_datasets(tmp_path / "d.nc", memory_bytes=memory_bytes)
 
 
-def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path):
+@IN_MEMORY_OR_LEFT
+def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path, memory_bytes: int):
     image = DenseDataset("image", (2,), np.array([[1, 2]], np.uint8), divisor=256.0, input_offset=-0.5)
     write_datasets(tmp_path / "d.nc", [dataset(analog=True), image])
     whole = (tmp_path / "d.nc").read_bytes()
@@ -190,7 +207,7 @@ def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path):
         path = tmp_path / f"{length}.nc"
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=f"{length}.nc: "):
-            read_datasets(path)
+            read_datasets(path, memory_bytes=memory_bytes)
 
 
 def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(tmp_path: Path):
@@ -202,3 +219,65 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(tmp_path: Path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_far_into_a_large_file_is_found_before_any_of_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(netcdf_parts, "ENTRIES_AT_ONCE", 4)
+    ids = np.array([5, 1, 127, 0, 0, 0, 0, 0, 0, 128, 0], np.uint32)
+    write_dataset(SparseDataset("gl", 128, np.array([0, 3, 11]), ids), tmp_path / "d.nc")
+    with pytest.raises(DataError, match=r"d\.nc: sparseIndex0\[9\] = 128 is not below the width 128"):
+        read_datasets(tmp_path / "d.nc", memory_bytes=0)
+
+
+def test_what_stays_in_a_file_that_changes_or_goes_is_an_error(tmp_path: Path):
+    write_dataset(dataset(), tmp_path / "d.nc")
+    left = read_datasets(tmp_path / "d.nc", memory_bytes=0)["gl_input"]
+    assert isinstance(left, SparseDataset)
+    assert left.indices[1:].tolist() == [1, 127]
+    with (tmp_path / "d.nc").open("r+b") as file:
+        file.truncate(9000)
+    with pytest.raises(DataError, match=r"d\.nc: has changed since it was checked"):
+        left.indices[1:]
+    (tmp_path / "d.nc").unlink()
+    with pytest.raises(DataError, match=r"d\.nc: cannot be read: No such file"):
+        left.indices[1:]
+
+
+@pytest.mark.parametrize("how", [{"zlib": True}, {"fletcher32": True, "shuffle": True, "zlib": True}], ids=str)
+def test_entries_that_do_not_lie_plain_in_their_file_are_read_by_the_library(tmp_path: Path, how: dict[str, Any]):
+    path = one_hot(tmp_path / "d.nc", [3, 0, 1])
+    with netCDF4.Dataset(path, "a") as file:
+        file.renameVariable("data0", "old")
+        file.createVariable("data0", np.uint16, ("dataDim0",), **how)[:] = [3, 0, 1]
+    left = read_datasets(path, memory_bytes=0)["d"]
+    assert isinstance(left, DenseDataset)
+    assert isinstance(left.values, Stored)
+    assert not isinstance(getattr(left.values.read, "__self__", None), Plain)
+    assert left.values[np.array([2, 0, 1, 0])].tolist() == [1, 3, 0, 3]
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    with pytest.raises(DataError, match=r"d\.nc: has changed since it was checked"):
+        left.values[:]
+
+
+def test_entries_that_begin_like_others_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(netcdf_parts, "_HEAD_ENTRIES", 2)
+    values = [np.array([[5, 6, last]], np.uint32) for last in (7, 8)]
+    write_datasets(tmp_path / "d.nc", [DenseDataset(f"d{n}", (3,), array) for n, array in enumerate(values)])
+    found = read_datasets(tmp_path / "d.nc", memory_bytes=0)
+    assert [np.asarray(one.values).tolist() for one in found.values()] == [array.tolist() for array in values]
+
+
+def test_large_data_has_one_dimension(tmp_path: Path):
+    path = one_hot(tmp_path / "d.nc", [3, 0, 1])
+    with netCDF4.Dataset(path, "a") as file:
+        file.renameVariable("data0", "old")
+        file.createDimension("one", 1)
+        file.createVariable("data0", np.uint8, ("one", "dataDim0"))[:] = [3, 0, 1]
+    found = read_datasets(path)["d"]
+    assert isinstance(found, DenseDataset)
+    assert found.values[:].tolist() == [3, 0, 1]
+    with pytest.raises(DataError, match=r"d\.nc: data0 has 2 dimensions, 1 is wanted where data are large"):
+        read_datasets(path, memory_bytes=0)
