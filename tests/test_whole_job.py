@@ -266,6 +266,32 @@ def test_the_plan_lists_what_goes_and_changes_nothing(standing: MockCloud, ratin
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_says_what_fits_how_long_it_takes_and_what_it_costs(
+    standing: MockCloud, ratings: Path, tmp_path: Path
+):
+    network = (ROOT / "configs/networks/movielens.json").read_text()
+    (tmp_path / "large.json").write_text(network.replace('"N": 200,', '"N": 1600000,'))
+    done = run(
+        "orchestrator", "plan", "--dry-run", "--mock-cloud", standing.endpoint, "--data", str(ratings), "--json",
+        "--network", "large.json", "--instance-type", "g4dn.xlarge", "--instance-type", "g6e.xlarge", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.exit_status == 0, done.stderr
+    plan = done.answer
+    assert {one["instance_type"]: one["fits"] for one in plan["fit"]["types"]} == {
+        "g4dn.xlarge": False,
+        "g6e.xlarge": True,
+    }
+    assert {offer["instance_type"] for offer in plan["offers"]} == {"g6e.xlarge"}
+    fit = plan["offers"][0]["fit"]
+    assert 16 * 0.75 < fit["gib_per_gpu"] < fit["gpu_memory_gib"]
+    assert fit["training_seconds"] == pytest.approx(fit["epoch_seconds"] * plan["settings"]["epochs"])
+    hourly = float(plan["offers"][0]["usd_per_hour"])
+    assert float(fit["training_usd"]) == pytest.approx(fit["training_seconds"] * hourly / 3600, abs=1e-6)
+    smallest = {one["instance_type"]: one["usd_per_hour"] for one in plan["fit"]["smallest"]}
+    assert (smallest["g6e.xlarge"], smallest["p5.4xlarge"]) == (plan["offers"][0]["usd_per_hour"], None)
+    assert any(note.startswith("left out: g4dn.xlarge would need") for note in plan["notes"])
+
+
 @pytest.mark.parametrize("program", ["launch-and-train", "orchestrator", "trainer"])
 def test_help_does_not_import_what_is_heavy(program: str, tmp_path: Path):
     module = "trainer.cli" if program == "trainer" else "orchestrator.cli"
