@@ -68,6 +68,14 @@ MaxHours = Annotated[
 MaxUsd = Annotated[
     str | None, typer.Option("--max-usd", help="Refuse a plan whose worst case costs more.", metavar="D")
 ]
+MustFit = Annotated[
+    bool | None,
+    typer.Option(
+        "--must-fit/--no-must-fit",
+        help="Leave out types whose GPUs are too small.",
+        show_default="must-fit",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 MockCloud = Annotated[
@@ -90,6 +98,7 @@ _FLAGS = {
     "project": "project",
     "max_hours": "max_hours",
     "max_usd": "max_usd",
+    "must_fit": "must_fit",
 }
 """Parameters of `launch-and-train` and the key of the run spec that each one overrides."""
 
@@ -113,6 +122,7 @@ def launch_and_train(
     project: Project = None,
     max_hours: MaxHours = None,
     max_usd: MaxUsd = None,
+    must_fit: MustFit = None,
     yes: Yes = False,
     as_json: AsJson = False,
     mock_cloud: MockCloud = None,
@@ -153,6 +163,7 @@ def plan(
     project: Project = None,
     max_hours: MaxHours = None,
     max_usd: MaxUsd = None,
+    must_fit: MustFit = None,
     files: Annotated[bool, typer.Option("--files", help="List every file of the upload.")] = False,
     as_json: AsJson = False,
     mock_cloud: MockCloud = None,

@@ -7,7 +7,8 @@ from pathlib import Path
 from secrets import token_hex
 
 from orchestrator.errors import UsageError
-from orchestrator.inputs import Inputs, check_inputs, local_data
+from orchestrator.fit import Needs
+from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
 from orchestrator.plan import Plan, make_plan, new_run_id
@@ -26,13 +27,23 @@ class Draft:
     inputs: Inputs
 
 
-def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling) -> Draft:
-    """Plan `spec`. What only the user can mend rises as `UsageError`."""
+def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: str = "") -> Draft:
+    """Plan `spec`. What only the user can mend rises as `UsageError`. Where `unweighed` says why not, the trainer is
+    not asked what the training needs.
+    """
     with telling.stage(Stage.CHECK, "network and data") as say:
         inputs = _inputs(spec)
         say(f"{inputs.summary.samples:,} samples × {inputs.summary.features:,} features")
-    with telling.stage(Stage.PLAN, "image, prices, quota, files") as say:
-        facts = survey(reader, spec, telling.clock)
+    with (
+        telling.stage(Stage.PLAN, "image, prices, quota, fit, files") as say,
+        CapacityQuestions(inputs, batch_size=spec.settings.batch_size) as questions,
+    ):
+        facts = survey(
+            reader,
+            spec,
+            telling.clock,
+            on_types=lambda types: None if unweighed else questions.ask(found.gpus for found in types),
+        )
         manifest = build_manifest(
             project=spec.project,
             trainer=trainer_package(),
@@ -41,7 +52,8 @@ def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling) -> Draft:
             output=spec.output,
         )
         run_id = new_run_id(spec.name, telling.clock.now(), token_hex(3))
-        plan = make_plan(spec, facts, manifest=manifest, run_id=run_id)
+        needs = Needs(unknown=unweighed) if unweighed else questions.needs()
+        plan = make_plan(spec, facts, manifest=manifest, run_id=run_id, needs=needs)
         say(f"{len(plan.offers)} offers")
     return Draft(plan, inputs)
 

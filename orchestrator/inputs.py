@@ -1,19 +1,25 @@
-"""Asks the trainer, as a program, whether network and data can be used, and has it fetch data that is
-given by URL. It runs on the user's machine, before anything is rented, without JAX.
+"""Asks the trainer, as a program, whether network and data can be used and what a training needs, and has it
+fetch data that is given by URL. It runs on the user's machine, before anything is rented; without JAX all of it
+works but the needs.
 """
 
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import RunFailed, UsageError
+from orchestrator.fit import Need, Needs
 
 _USAGE = 2
+_LIMIT_SECONDS = 60.0
+"""An estimate is not worth a longer wait."""
 
 
 class InputSummary(BaseModel):
@@ -54,9 +60,63 @@ def local_data(data: str, *, sha256: str | None, cache: Path) -> Path:
     return Path(json.loads(answer)["path"])
 
 
+class CapacityQuestions:
+    """`trainer capacity`, asked once for each number of GPUs. The answers are worked out in processes beside this one,
+    which end with the context.
+    """
+
+    def __init__(self, inputs: Inputs, *, batch_size: int) -> None:
+        counts = inputs.summary
+        self._arguments = (
+            "capacity", "--network", str(inputs.network), "--batch-size", str(batch_size),
+            "--items", str(counts.features), "--samples", str(counts.samples),
+            "--per-sample", str(counts.nnz / max(counts.samples, 1)), "--json",
+        )  # fmt: skip
+        self._running: dict[int, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.communicate()
+
+    def ask(self, gpus: Iterable[int]) -> None:
+        """Begin to work out what has not been asked yet."""
+        for number in sorted(set(gpus) - set(self._running)):
+            self._running[number] = subprocess.Popen(
+                _command(*self._arguments, "--devices", str(number)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+    def needs(self) -> Needs:
+        """Wait for the answers. An estimate stops nothing: what goes wrong is said in `unknown`."""
+        answers: dict[int, Need] = {}
+        for number, process in self._running.items():
+            try:
+                stdout, stderr = process.communicate(timeout=_LIMIT_SECONDS)
+                if process.returncode != 0:
+                    return Needs(unknown=f"`trainer capacity` does not run here: {_last_line(stderr)}")
+                answers[number] = Need.model_validate_json(stdout)
+            except subprocess.TimeoutExpired:
+                return Needs(unknown=f"`trainer capacity` took longer than {_LIMIT_SECONDS:g} s")
+            except ValidationError:
+                return Needs(unknown="`trainer capacity` gave an answer that cannot be read")
+        return Needs(answers)
+
+
+def _command(*arguments: str) -> Sequence[str]:
+    return (sys.executable, "-P", "-m", "trainer", *arguments)
+
+
 def _trainer(*arguments: str) -> str:
-    command: Sequence[str] = (sys.executable, "-P", "-m", "trainer", *arguments)
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(_command(*arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode == _USAGE:
         raise UsageError(_last_line(done.stderr))
     if done.returncode != 0:

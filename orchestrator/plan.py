@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from orchestrator.errors import UsageError
+from orchestrator.fit import NOT_ASKED, Fits, Needs, fit_notes, fits_of, holding
 from orchestrator.money import rent_usd
 from orchestrator.resources import Account, Image, InstanceType, Manifest, Offer, Tagged
 from orchestrator.spec import RunSpec
@@ -52,15 +53,20 @@ class Plan:
     expires_at: datetime
     worst_case_usd: Decimal
     volume_gib: int
+    fits: Fits
     notes: tuple[str, ...]
 
 
-def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str) -> Plan:
-    """Order the offers by the user's order of types, then by price; keep those within the user's caps.
-    The worst case is the dearest of them for `max_hours`. `UsageError` if no offer is within the caps.
+def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, needs: Needs = NOT_ASKED) -> Plan:
+    """Order the offers by the user's order of types, then by price; keep those that hold the training and are within
+    the user's caps. The worst case is the dearest of them for `max_hours`. `UsageError` if none is kept.
     """
     volume_gib = max(spec.volume_gib, facts.image.root_size_gib)
-    offers = _affordable(spec, _ordered(spec, facts.offers), volume_gib=volume_gib)
+    ordered = _ordered(spec, facts.offers)
+    fits = fits_of(ordered, needs, epochs=spec.settings.epochs)
+    large_enough = holding(ordered, fits, must_fit=spec.must_fit)
+    offers = _affordable(spec, large_enough, volume_gib=volume_gib)
+    first = offers[0].instance_type
     return Plan(
         run_id=run_id,
         spec=spec,
@@ -74,7 +80,11 @@ def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str) -
         expires_at=facts.observed_at + timedelta(hours=float(spec.max_hours)),
         worst_case_usd=max(_rent(spec, offer, volume_gib=volume_gib) for offer in offers),
         volume_gib=volume_gib,
-        notes=_notes(spec, facts, offers=offers),
+        fits=fits,
+        notes=(
+            *_notes(spec, facts, before=large_enough, offers=offers),
+            *fit_notes(fits, must_fit=spec.must_fit, max_hours=spec.max_hours, first=first),
+        ),
     )
 
 
@@ -112,14 +122,15 @@ def _rent(spec: RunSpec, offer: Offer, *, volume_gib: int) -> Decimal:
     return rent_usd(offer.usd_per_hour, volume_gib=volume_gib, hours=spec.max_hours)
 
 
-def _notes(spec: RunSpec, facts: Facts, *, offers: tuple[Offer, ...]) -> tuple[str, ...]:
+def _notes(spec: RunSpec, facts: Facts, *, before: tuple[Offer, ...], offers: tuple[Offer, ...]) -> tuple[str, ...]:
+    """What to tell; `before` are the offers from which the caps left `offers`."""
     notes = list(facts.quota_notes)
     if facts.image.root_size_gib > spec.volume_gib:
         notes.append(f"volume raised from {spec.volume_gib} to {facts.image.root_size_gib} GiB: the image needs it")
     deprecated_at = facts.image.deprecated_at
     if deprecated_at is not None and deprecated_at <= facts.observed_at:
         notes.append(f"{facts.image.image_id} is deprecated since {deprecated_at:%Y-%m-%d}")
-    dropped = {offer.instance_type for offer in facts.offers} - {offer.instance_type for offer in offers}
+    dropped = {offer.instance_type for offer in before} - {offer.instance_type for offer in offers}
     notes += [f"{name} costs more than you allow" for name in spec.instance_types if name in dropped]
     if facts.leftovers:
         notes.append(

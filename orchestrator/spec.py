@@ -45,6 +45,8 @@ class RunSpec(_Strict):
     image: Annotated[str, Field(min_length=1)] = "dlami-base"
     """An id (`ami-…`), an SSM parameter name (`/aws/service/…`) or a family (`dlami-base`)."""
     volume_gib: Annotated[int, Field(ge=8)] = 150
+    must_fit: bool = True
+    """Leave out instance types whose GPUs the trainer reckons too small."""
     ingress_cidr: str | None = None
     """Who may reach port 22; `None`: the caller's address, /32."""
     account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None

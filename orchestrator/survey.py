@@ -3,7 +3,7 @@ could not work. It is handed nothing that can write.
 """
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from orchestrator.errors import (
@@ -35,13 +35,18 @@ _DSSTNE_REASON = (
 _USAGE_CLASSES = {Market.ON_DEMAND: "on-demand", Market.SPOT: "spot"}
 
 
-def survey(reader: CloudReader, spec: RunSpec, clock: Clock) -> Facts:
+OnTypes = Callable[[Sequence[InstanceType]], None]
+"""Told of the instance types as soon as they are known, long before the survey ends."""
+
+
+def survey(reader: CloudReader, spec: RunSpec, clock: Clock, *, on_types: OnTypes = lambda _: None) -> Facts:
     """Look at everything a run of `spec` depends on; change nothing. `UsageError` names what the user can
     mend; `PriceUnknown` and `QuotaExceeded` stop what must not or may not be rented.
     """
     account = _account(reader, spec)
     image = _image(reader, spec)
     types = _instance_types(reader, spec, image)
+    on_types(types)
     network = _network(reader)
     offers = _offers(reader, spec, types, _subnets_by_zone(network))
     allowed, notes = _within_quota(reader, spec, types)

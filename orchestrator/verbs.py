@@ -27,6 +27,8 @@ from orchestrator.teardown import sweep, teardown
 from orchestrator.telling import Telling
 from orchestrator.worlds import dry_world, mocked_endpoint, real_world, world_at
 
+_REHEARSED = "a rehearsal takes no GPU; `orchestrator plan` works it out"
+
 
 @dataclass(frozen=True, slots=True)
 class Where:
@@ -56,7 +58,7 @@ def carry_out(spec: RunSpec, where: Where, *, stream: TextIO, agree: Callable[[]
     with _stoppable(), _world(spec.region, where) as (world, endpoint):
         with progress(stream) as tell:
             telling = Telling(world.clock, tell)
-            made = draft(spec, world.reader, telling=telling)
+            made = draft(spec, world.reader, telling=telling, unweighed="" if where.is_real else _REHEARSED)
         if not quiet:
             stream.write(f"\n{plan_text(made.plan, made.inputs.summary)}\n\n")
         if where.is_real and agree is not None and not agree():

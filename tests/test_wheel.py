@@ -77,6 +77,8 @@ def test_the_default_job_is_planned_from_an_empty_folder_without_jax(installed: 
     done = python(code, cwd=empty, env=env)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
+    assert "`trainer capacity` does not run here: ModuleNotFoundError: jax" in plan["fit"]["unknown"]
+    assert all(offer["fit"] is None for offer in plan["offers"])
     paths = {file["path"] for file in plan["upload"]["files"]}
     assert {"data/movielens-sample/ratings.csv", "tree/trainer/cli.py", "tree/infra/bootstrap.sh"} <= paths
     assert not [path for path in paths if path.startswith("tree/project")]

@@ -249,21 +249,43 @@ def test_a_real_rental_is_not_begun_without_a_terminal_or_yes(ratings: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_plan_lists_what_goes_and_changes_nothing(standing: MockCloud, ratings: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def planned(standing: MockCloud, ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The plan, by a run in an empty folder, of a training that a T4 is too small for."""
+    folder, files = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("files")
+    network = (ROOT / "configs/networks/movielens.json").read_text()
+    (files / "large.json").write_text(network.replace('"N": 200,', '"N": 2400000,'))
     done = run(
-        "orchestrator", "plan", "--dry-run", "--mock-cloud", standing.endpoint,
-        "--data", str(ratings), "--json", cwd=tmp_path,
+        "orchestrator", "plan", "--dry-run", "--mock-cloud", standing.endpoint, "--data", str(ratings), "--json",
+        "--network", str(files / "large.json"), "--batch-size", "8",
+        "--instance-type", "g4dn.xlarge", "--instance-type", "g6e.xlarge", cwd=folder,
     )  # fmt: skip
     assert done.exit_status == 0, done.stderr
-    plan = done.answer
-    paths = {file["path"] for file in plan["upload"]["files"]}
+    assert list(folder.iterdir()) == []
+    return done.answer
+
+
+def test_the_plan_lists_what_goes_and_changes_nothing(planned: Any, standing: MockCloud, ratings: Path):
+    paths = {file["path"] for file in planned["upload"]["files"]}
     assert f"data/{ratings.name}/ratings.csv" in paths
     assert "tree/trainer/cli.py" in paths
-    assert plan["open_to"][0]["port"] == 22
-    assert plan["open_to"][0]["cidr"].endswith("/32")
-    assert float(plan["worst_case_usd"]) > float(plan["offers"][0]["usd_per_hour"])
+    assert planned["open_to"][0]["port"] == 22
+    assert planned["open_to"][0]["cidr"].endswith("/32")
+    assert float(planned["worst_case_usd"]) > float(planned["offers"][0]["usd_per_hour"])
     assert standing.billable == []
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_says_what_fits_how_long_it_takes_and_what_it_costs(planned: Any):
+    fits = {one["instance_type"]: one["fits"] for one in planned["fit"]["types"]}
+    assert fits == {"g4dn.xlarge": False, "g6e.xlarge": True}
+    assert {offer["instance_type"] for offer in planned["offers"]} == {"g6e.xlarge"}
+    assert any(note.startswith("left out: g4dn.xlarge would need") for note in planned["notes"])
+    hourly, fit = planned["offers"][0]["usd_per_hour"], planned["offers"][0]["fit"]
+    assert 16 * 0.75 < fit["gib_per_gpu"] < fit["gpu_memory_gib"]
+    assert fit["training_seconds"] == pytest.approx(fit["epoch_seconds"] * planned["settings"]["epochs"])
+    assert float(fit["training_usd"]) == pytest.approx(fit["training_seconds"] * float(hourly) / 3600, abs=1e-6)
+    smallest = {one["instance_type"]: one["usd_per_hour"] for one in planned["fit"]["smallest"]}
+    assert (smallest["g6e.xlarge"], smallest["p5.4xlarge"]) == (hourly, None)
 
 
 @pytest.mark.parametrize("program", ["launch-and-train", "orchestrator", "trainer"])

@@ -6,6 +6,7 @@ from typing import Any
 from orchestrator.inputs import InputSummary
 from orchestrator.money import IPV4_USD_PER_HOUR
 from orchestrator.plan import Plan
+from orchestrator.report.fit import fit_json, fit_rows, fits_json
 from orchestrator.report.units import amount, bytes_text, gib_text
 from orchestrator.resources import Manifest, Offer
 
@@ -32,6 +33,7 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
         ("network", f"{spec.network.name}, {amount(summary.parameters)} parameters"),
         ("training", f"batch {spec.settings.batch_size}, {spec.settings.epochs} epochs, "
                      f"{spec.settings.k} recommendations a sample"),
+        *fit_rows(plan.fits),
         *(("note", note) for note in plan.notes),
     ]  # fmt: skip
     lines = [f"Plan {plan.run_id} in {spec.region}, account {plan.account.account_id}", ""]
@@ -43,12 +45,13 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
 
 def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
     """The plan as plain values; every file of the upload is listed."""
+    fits = {fit.offer: fit_json(fit) for fit in plan.fits.offers}
     return {
         "run_id": plan.run_id,
         "region": plan.spec.region,
         "account_id": plan.account.account_id,
         "image": {"id": plan.image.image_id, "name": plan.image.name},
-        "offers": [_offer_json(offer) for offer in plan.offers],
+        "offers": [_offer_json(offer) | {"fit": fits.get(offer)} for offer in plan.offers],
         "worst_case_usd": str(plan.worst_case_usd),
         "max_hours": str(plan.spec.max_hours),
         "volume_gib": plan.volume_gib,
@@ -62,6 +65,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         },
         "inputs": summary.model_dump(),
         "settings": plan.spec.settings.model_dump(),
+        "fit": fits_json(plan.fits),
         "notes": list(plan.notes),
     }
 

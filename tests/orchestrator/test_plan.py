@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from rentals import run_spec
 
 from orchestrator.errors import UsageError
+from orchestrator.fit import GIB, NOT_ASKED, DeviceBytes, GpuAnswer, Need, Needs
 from orchestrator.money import rent_usd
 from orchestrator.plan import Facts, Placement, Plan, make_plan, new_run_id
 from orchestrator.resources import Account, Image, Kind, Manifest, Market, Offer, Tagged
@@ -39,9 +41,9 @@ def facts(*offers: Offer, **changes: Any) -> Facts:
     return Facts(**(known | changes))
 
 
-def plan(found: Facts, **spec: Any) -> Plan:
+def plan(found: Facts, needs: Needs = NOT_ASKED, **spec: Any) -> Plan:
     wanted = {"instance_types": ("g6.xlarge", "g5.xlarge")} | spec
-    return make_plan(run_spec(**wanted), found, manifest=Manifest(()), run_id="r-1")
+    return make_plan(run_spec(**wanted), found, manifest=Manifest(()), run_id="r-1", needs=needs)
 
 
 CHEAP, DEAR = offer("g6.xlarge", "b", "0.80"), offer("g6.xlarge", "a", "0.90")
@@ -74,6 +76,18 @@ def test_a_cap_on_the_hour_drops_dearer_offers_and_says_so():
 def test_caps_that_no_offer_meets_are_answered_with_the_cheapest(caps: dict[str, str], said: str):
     with pytest.raises(UsageError, match=said):
         plan(facts(OTHER, CHEAP), **caps)
+
+
+def test_types_too_small_for_the_training_are_left_out_unless_the_user_insists():
+    kinds = (GpuAnswer(gpu="L4", holds=False, fewest=2, epoch_seconds=1.0, bound="memory"),)
+    need = Need(devices=1, bytes_per_device=DeviceBytes(total=20 * GIB), gpus=kinds, assumptions=())
+    needs, found = Needs({1: need}), facts(replace(OTHER, gpu_name="A10G"), CHEAP, DEAR)
+    made = plan(found, needs)
+    assert {one.instance_type for one in made.offers} == {"g5.xlarge"}
+    assert made.notes == ("left out: g6.xlarge would need 20.0 GiB usable on each GPU and has 1 × L4 of 22.4 GiB",)
+    assert plan(found, needs, must_fit=False).offers[0] == CHEAP
+    with pytest.raises(UsageError, match=r"g6\.12xlarge"):
+        plan(facts(CHEAP, DEAR), needs)
 
 
 def test_the_volume_is_never_smaller_than_the_image_needs():
