@@ -14,6 +14,7 @@ from trainer.attach import attached, check_samples, resolve
 from trainer.data.netcdf import read_datasets
 from trainer.errors import InputError, SettingsError
 from trainer.filing import check_writable
+from trainer.hosts import first_alone
 from trainer.network import read_network
 from trainer.network_file import write_network
 from trainer.network_types import LayerKind, NetworkSpec
@@ -64,7 +65,8 @@ def settings_of(flags: Mapping[str, object]) -> TrainSettings:
 
 def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None:
     """Train a network on NetCDF datasets and write it, the network before training as `initial_network.nc`, and
-    after each tenth epoch as `<result><epoch>.nc`; a result that exists is not replaced.
+    after each tenth epoch as `<result><epoch>.nc`; a result that exists is not replaced. Several processes do it
+    together, and the first one writes.
     """
     started = time.monotonic()
     for line in _train_opening(files, settings):
@@ -86,13 +88,17 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     say(f"NNNetwork::SetCheckPoint: filename set to {files.result}, interval set to {_SAVE_EVERY} epochs.")
     say(f"NNNetwork::SetTrainingMode: Optimizer is now {_OPTIMIZER_NAMES[rates_of(spec, settings).name.name]}")
 
+    def write(path: Path, state: TrainState) -> None:
+        weights = weights_of(state, spec)
+        first_alone(lambda: write_network(path, named, weights))
+
     def after_epoch(epoch: int, state: TrainState) -> None:
         if epoch == 0:
-            write_network(_INITIAL, named, weights_of(state, spec))
+            write(_INITIAL, state)
         elif epoch % _SAVE_EVERY == 0:
             path = files.result.with_name(f"{files.result.name}{epoch}.nc")
             say(f"NNNetwork::Train: saving checkpoint {path}")
-            write_network(path, named, weights_of(state, spec))
+            write(path, state)
 
     state = train(
         spec,
@@ -103,7 +109,7 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         checkpoints=files.checkpoints,
         after_epoch=after_epoch,
     )
-    write_network(files.result, named, weights_of(state, spec))
+    write(files.result, state)
     say(
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"

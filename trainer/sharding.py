@@ -4,7 +4,7 @@ that touch features are split by feature over axis `model`; the batch is split o
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,8 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from trainer.errors import SettingsError
-
-Tree = TypeVar("Tree")
+from trainer.hosts import Tree, placed
 
 _RULES = (
     (r"(^|/)(inputs|outputs)/\d+/kernel$", P("model", None)),
@@ -27,8 +26,10 @@ _RULES = (
 
 
 def make_mesh(data_shards: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """The device grid: axis `data` of `data_shards`, axis `model` of the devices that are left."""
-    found = list(jax.devices() if devices is None else devices)
+    """The device grid: axis `data` of `data_shards`, axis `model` of the devices that are left, of one process where it
+    has as many.
+    """
+    found = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
     if len(found) % data_shards:
         raise SettingsError(f"data_shards: {len(found)} devices cannot be dealt to {data_shards} shards")
     grid = np.array(found, dtype=object).reshape(data_shards, -1)
@@ -50,8 +51,8 @@ def partition_spec(path: str) -> P:
 
 
 def to_mesh(batch: Tree, mesh: Mesh) -> Tree:
-    """A batch on the devices, its samples spread over axis `data`."""
-    return jax.device_put(batch, NamedSharding(mesh, P("data")))
+    """A batch, the same in every process, on the devices; its samples are spread over axis `data`."""
+    return placed(batch, NamedSharding(mesh, P("data")))
 
 
 def _path_text(path: tuple[Any, ...]) -> str:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from trainer.dense import DenseBatch
+from trainer.hosts import placed
 from trainer.layers import layout_of, limit_weights
 from trainer.losses import LossSpec, Shard, sample_losses, takes_logits
 from trainer.model import Batches, Forward, Network, from_weights, group_of, to_weights
@@ -104,7 +105,7 @@ def create_state(
         group = group_of(spec.connections[number], mesh.shape["model"])
         part, where = state.params[group][str(number)], shardings.params[group][str(number)]["bias"]
         missing = part["bias"].shape[0] - len(bias)
-        part["bias"] = jax.device_put(np.pad(bias, (0, missing)), where)
+        part["bias"] = placed(np.pad(bias, (0, missing)), where)
     return state
 
 
@@ -292,7 +293,7 @@ def _starter(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: i
 
 def _placed(arrays: Mapping[str, Any], shardings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _placed(value, shardings[name]) if isinstance(value, Mapping) else jax.device_put(value, shardings[name])
+        name: _placed(value, shardings[name]) if isinstance(value, Mapping) else placed(value, shardings[name])
         for name, value in arrays.items()
     }
 

@@ -25,6 +25,7 @@ from trainer.data.netcdf import Dataset
 from trainer.data.prefetch import prefetched
 from trainer.errors import DevicesMissing, InputError, NonFiniteError
 from trainer.filing import cache_folder
+from trainer.hosts import agreed, check_same, placed
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
@@ -106,6 +107,7 @@ def train(
     samples, size = data.samples, batch_size_of(settings.batch_size, data.samples, settings.data_shards)
     per_epoch = -(-samples // size)
     saver = _Saver(checkpoints, partial(_fingerprint, spec, data, settings))
+    check_same(lambda: f"{_fingerprint(spec, data, settings)}{settings!r}{checkpoints and checkpoints.steps}")
     progress = saver.load(spec, settings, mesh, steps=per_epoch * settings.epochs)
     if progress is None:
         progress = _begin(spec, data, settings, mesh, steps=per_epoch * settings.epochs)
@@ -224,7 +226,8 @@ class _Saver:
             self._save(progress)
 
     def after_epoch(self, progress: _Progress, *, last: bool) -> None:
-        if self._wanted is not None and not last and time.monotonic() - self._last >= self._wanted.seconds:
+        # Clocks differ between processes, and all save or none.
+        if self._wanted and not last and agreed(time.monotonic() - self._last >= self._wanted.seconds):
             self._save(progress)
 
     def _save(self, progress: _Progress) -> None:
@@ -243,7 +246,7 @@ def _begin(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh:
 
 def _zeros(mesh: Mesh) -> StepReport:
     zeros = StepReport(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
-    return jax.device_put(zeros, NamedSharding(mesh, P()))
+    return placed(zeros, NamedSharding(mesh, P()))
 
 
 def _fingerprint(spec: NetworkSpec, data: TrainingData, settings: TrainSettings) -> str:
