@@ -146,7 +146,7 @@ def _train_opening(files: TrainFiles, settings: TrainSettings) -> list[str]:
 
 
 def _device_kib() -> int:
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return int(stats.get("peak_bytes_in_use", 0)) // 1024
 
 
