@@ -26,6 +26,11 @@ Data = Annotated[Path, typer.Option("--data", help="Ratings table, folder of one
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 BatchSize = Annotated[int, typer.Option("-b", "--batch-size", help="Samples a step.")]
 Epochs = Annotated[int, typer.Option("-e", "--epochs", help="Passes over the data.")]
+Coordinator = Annotated[
+    str | None, typer.Option("--coordinator", help="HOST:PORT where process 0 listens, if several train as one.")
+]
+Processes = Annotated[int | None, typer.Option("--processes", help="How many processes those are.")]
+Process = Annotated[int | None, typer.Option("--process", help="Which of them this is; process 0 writes.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of weights, order, corruption and split.")]
 
 
@@ -177,11 +182,9 @@ def train(
         int, typer.Option("--checkpoint-steps", min=0, help="Steps between two; 0: one after each epoch.")
     ] = 0,
     strict: Annotated[bool, typer.Option("--strict-dsstne", help="Refuse extensions of the language.")] = False,
-    coordinator: Annotated[
-        str | None, typer.Option("--coordinator", help="HOST:PORT where process 0 listens, if several train as one.")
-    ] = None,
-    processes: Annotated[int | None, typer.Option("--processes", help="How many processes those are.")] = None,
-    process: Annotated[int | None, typer.Option("--process", help="Which of them this is; process 0 writes.")] = None,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
 ) -> None:
     """Train a network: over a run directory, or with the flags of DSSTNE's train."""
     if run_dir is not None:

@@ -88,17 +88,13 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     say(f"NNNetwork::SetCheckPoint: filename set to {files.result}, interval set to {_SAVE_EVERY} epochs.")
     say(f"NNNetwork::SetTrainingMode: Optimizer is now {_OPTIMIZER_NAMES[rates_of(spec, settings).name.name]}")
 
-    def write(path: Path, state: TrainState) -> None:
-        weights = weights_of(state, spec)
-        first_alone(lambda: write_network(path, named, weights))
-
     def after_epoch(epoch: int, state: TrainState) -> None:
         if epoch == 0:
-            write(_INITIAL, state)
+            _write(_INITIAL, named, state)
         elif epoch % _SAVE_EVERY == 0:
             path = files.result.with_name(f"{files.result.name}{epoch}.nc")
             say(f"NNNetwork::Train: saving checkpoint {path}")
-            write(path, state)
+            _write(path, named, state)
 
     state = train(
         spec,
@@ -109,11 +105,16 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         checkpoints=files.checkpoints,
         after_epoch=after_epoch,
     )
-    write(files.result, state)
+    _write(files.result, named, state)
     say(
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"
     )
+
+
+def _write(path: Path, spec: NetworkSpec, state: TrainState) -> None:
+    weights = weights_of(state, spec)
+    first_alone(lambda: write_network(path, spec, weights))
 
 
 def _tell(report: EpochReport, say: Say) -> None:

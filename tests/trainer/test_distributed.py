@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -100,30 +99,25 @@ def test_two_processes_do_a_job_as_one_does_and_the_first_writes_it(tmp_path: Pa
     assert said[1] == ""
 
 
-def test_two_processes_killed_go_on_to_the_weights_of_one_left_alone(working_folder: Path) -> None:
+def test_two_processes_go_on_from_a_checkpoint_of_one_and_one_from_theirs(working_folder: Path) -> None:
     write_network(Path("config.json"))
     write_dataset(sparse("gl_input", BOARD), Path("in.nc"))
     write_dataset(sparse("gl_output", BOARD), Path("out.nc"))
 
-    def command(result: str, *more: str) -> list[str]:
-        return ["-c", "config.json", "-i", "in.nc", "-o", "out.nc", "-n", result, "-b", "16", "-e", "4", *more]
+    def command(result: str, epochs: int, *more: str) -> list[str]:
+        files = ["-c", "config.json", "-i", "in.nc", "-o", "out.nc", "-n", result]
+        return [*files, "-b", "16", "-e", str(epochs), *more]
 
     saved = ("--checkpoints", "saved", "--checkpoint-steps", "5")
-    running = trainers(working_folder, *command("gl.nc", *saved))
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not list(Path("saved").glob("[0-9]*")):
-        assert time.monotonic() < end, "they leave no checkpoint"
-        assert running[0].poll() is None, ended(running)[1]
-        time.sleep(0.01)
-    for process in running:
-        process.kill()
-    assert ended(running)[0] == [-signal.SIGKILL] * 2
-    assert not Path("gl.nc").exists()
-    statuses, said = ended(trainers(working_folder, *command("gl.nc", *saved)))
+    assert trainer("train", *command("two.nc", 2, *saved)).exit_code == 0
+    statuses, said = ended(trainers(working_folder, *command("four.nc", 4, *saved)))
     assert statuses == [0, 0], said
     assert "Epoch 1," not in said[0]
-    assert trainer("train", *command("whole.nc")).exit_code == 0
-    for found, wanted in zip(weights(Path("gl.nc")), weights(Path("whole.nc")), strict=True):
+    assert {path.name for path in Path("saved").iterdir()} == {"12", "15"}
+    five = trainer("train", *command("five.nc", 5, *saved))
+    assert "Epoch 3," not in five.output
+    assert trainer("train", *command("whole.nc", 5)).exit_code == 0
+    for found, wanted in zip(weights(Path("five.nc")), weights(Path("whole.nc")), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
