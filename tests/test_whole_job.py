@@ -254,7 +254,7 @@ def planned(standing: MockCloud, ratings: Path, tmp_path_factory: pytest.TempPat
     """The plan, by a run in an empty folder, of a training that a T4 is too small for."""
     folder, files = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("files")
     network = (ROOT / "configs/networks/movielens.json").read_text()
-    (files / "large.json").write_text(network.replace('"N": 200,', '"N": 2400000,'))
+    (files / "large.json").write_text(network.replace('"N": 200,', '"N": 6000000,'))
     done = run(
         "orchestrator", "plan", "--dry-run", "--mock-cloud", standing.endpoint, "--data", str(ratings), "--json",
         "--network", str(files / "large.json"), "--batch-size", "8",

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from trainer.errors import InputError, TrainerError
+from trainer.hosts import first_alone, from_first, gathered, is_first, placed, told
 
 _INDEX = "index.json"
 _TREE = "tree"
@@ -65,18 +66,42 @@ class _Index:
     files: tuple[_File, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a checkpoint is to hold."""
+
+    step: int
+    about: Mapping[str, Any]
+    leaves: tuple[_Leaf, ...]
+    arrays: Mapping[str, Any]
+    """By name in orbax's tree."""
+
+
 def save(folder: Path, step: int, tree: Any, *, about: Mapping[str, Any], keep: int = 2) -> None:
     """Writes `folder/<step>` and returns when it is on the disk; then removes all but the last `keep` up to this step.
     A checkpoint of the same step is replaced, those of later steps are left alone. Leaves: `jax.Array` of any sharding
-    (typed random keys too), NumPy arrays and scalars; of a single process. `about`: whatever JSON can say.
-    `TrainerError` if it cannot be written: then all is as before.
+    (typed random keys too), NumPy arrays and scalars. `about`: whatever JSON can say. Of several processes all call
+    this, and the first one writes. `TrainerError` if it cannot be written: then all is as before.
     """
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    arrays: dict[str, Any] = {}
+    for number, (_, leaf) in enumerate(paths):
+        # Orbax refuses arrays without elements.
+        if leaf.size:
+            array = _storable(leaf)
+            if is_first():
+                arrays[str(number)] = array
+    first_alone(lambda: _save(folder, _Contents(step, about, _leaves(paths), arrays), keep=keep))
+
+
+def _save(folder: Path, contents: _Contents, *, keep: int) -> None:
+    step = contents.step
     aside = folder / f".{step}.aside"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         aside.mkdir()
-        _write(aside, step, tree, about=about)
+        _write(aside, contents)
         _publish(aside, folder / str(step))
         _prune(folder, step, keep=keep)
     # Orbax passes on what the file system refused as ValueError.
@@ -90,8 +115,14 @@ def save(folder: Path, step: int, tree: Any, *, about: Mapping[str, Any], keep: 
 
 def latest(folder: Path) -> Saved | None:
     """The checkpoint of the highest step of which every byte is as it was written; `None` if there is none.
-    It is read once, all through.
+    It is read once, all through; of several processes the first one looks.
     """
+    found = _latest(folder) if is_first() else None
+    said = json.loads(told(json.dumps(found and (found.step, found.about, found.path.name))))
+    return None if said is None else Saved(said[0], said[1], folder / said[2])
+
+
+def _latest(folder: Path) -> Saved | None:
     for path in _complete(folder):
         index = _read_index(path)
         if index is not None and all(_intact(path, file) for file in index.files):
@@ -102,31 +133,42 @@ def latest(folder: Path) -> Saved | None:
 def restore(saved: Saved, like: Any) -> Any:
     """The tree that was saved, with the structure, shapes, dtypes and shardings of `like`: a tree of
     `jax.ShapeDtypeStruct` or arrays, on any mesh. What has no sharding there comes back as NumPy arrays (or scalars,
-    if it is one there). `InputError` if the tree does not fit.
+    if it is one there). Of several processes the first one reads; there every leaf of `like` has a sharding.
+    `InputError` if the tree does not fit.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    leaves = [leaf for _, leaf in paths]
+    if jax.process_count() == 1:
+        return jax.tree.unflatten(structure, _read(saved, paths, leaves))
+    plain = [jax.ShapeDtypeStruct(stored.shape, stored.dtype) for stored in map(_stored, leaves)]
+    # The others bring arrays to be filled.
+    arrays = _read(saved, paths, plain) if is_first() else [np.zeros(leaf.shape, leaf.dtype) for leaf in plain]
+    found = [
+        _as_wanted(placed(from_first(array), leaf.sharding), leaf) for array, leaf in zip(arrays, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, found)
+
+
+def _read(saved: Saved, paths: Sequence[tuple[Any, Any]], leaves: Sequence[Any]) -> list[Any]:
+    """The arrays at `paths` in the form of `leaves`."""
     index = _read_index(saved.path)
     if index is None:
         raise InputError(f"{saved.path}: the checkpoint is damaged; remove it to resume from the one before")
     _check_fit(saved.path, index.leaves, _leaves(paths))
     names = {leaf.path: str(number) for number, leaf in enumerate(index.leaves)}
-    wanted = {names[jax.tree_util.keystr(path)]: leaf for path, leaf in paths}
+    wanted = {names[jax.tree_util.keystr(path)]: leaf for (path, _), leaf in zip(paths, leaves, strict=True)}
     try:
-        arrays = _read_arrays(saved.path / _TREE, wanted)
+        return _read_arrays(saved.path / _TREE, wanted)
     except (OSError, ValueError) as error:
         raise InputError(f"{saved.path}: the checkpoint cannot be read: {_reason(error)}") from error
-    return jax.tree.unflatten(structure, arrays)
 
 
-def _write(aside: Path, step: int, tree: Any, *, about: Mapping[str, Any]) -> None:
-    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+def _write(aside: Path, contents: _Contents) -> None:
     orbax = _orbax()
-    # Orbax refuses arrays without elements.
-    arrays = {str(number): _storable(leaf) for number, (_, leaf) in enumerate(paths) if leaf.size}
-    with orbax.Checkpointer(_handler(orbax)) as checkpointer:
-        checkpointer.save(aside.resolve() / _TREE, args=orbax.args.PyTreeSave(arrays))
+    with _checkpointer(orbax) as checkpointer:
+        checkpointer.save(aside.resolve() / _TREE, args=orbax.args.PyTreeSave(contents.arrays))
     files = tuple(_measured(aside, path) for path in sorted(_files(aside)))
-    _write_index(aside / _INDEX, _Index(step, about, _leaves(paths), files))
+    _write_index(aside / _INDEX, _Index(contents.step, contents.about, contents.leaves, files))
     for path in (*_files(aside), *_folders(aside)):
         _sync(path)
 
@@ -183,27 +225,31 @@ def _read_arrays(path: Path, wanted: Mapping[str, Any]) -> list[Any]:
     orbax = _orbax()
 
     def restore_args(leaf: Any) -> Any:
-        stored = jax.eval_shape(jax.random.key_data, leaf) if _is_rng(leaf) else leaf
+        stored = _stored(leaf)
         if _sharding(leaf) is None:
             return orbax.RestoreArgs(restore_type=np.ndarray)
         return orbax.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=stored.shape, dtype=stored.dtype)
 
     restoring = {name: restore_args(leaf) for name, leaf in wanted.items() if leaf.size}
-    with orbax.Checkpointer(_handler(orbax)) as checkpointer:
+    with _checkpointer(orbax) as checkpointer:
         tree = checkpointer.restore(path.resolve(), args=orbax.args.PyTreeRestore(restore_args=restoring))
     return [_as_wanted(tree.get(name), leaf) for name, leaf in wanted.items()]
 
 
 def _storable(leaf: Any) -> Any:
-    if _is_rng(leaf):
-        return jax.random.key_data(leaf)
-    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    stored = jax.random.key_data(leaf) if _is_rng(leaf) else leaf
+    return stored if isinstance(stored, jax.Array) and stored.is_fully_addressable else gathered(stored)
+
+
+def _stored(leaf: Any) -> Any:
+    """Shape and dtype of what is stored of a leaf."""
+    return jax.eval_shape(jax.random.key_data, leaf) if _is_rng(leaf) else leaf
 
 
 def _as_wanted(stored: Any, wanted: Any) -> Any:
     if stored is None:
         empty = np.empty(wanted.shape, wanted.dtype)
-        return empty if _sharding(wanted) is None else jax.device_put(empty, wanted.sharding)
+        return empty if _sharding(wanted) is None else placed(empty, wanted.sharding)
     if _is_rng(wanted):
         return jax.device_put(jax.random.wrap_key_data(stored, dtype=wanted.dtype), wanted.sharding)
     return stored[()] if isinstance(wanted, np.generic) else stored
@@ -299,9 +345,17 @@ def _reason(error: OSError | ValueError) -> str:
     return os.strerror(number) if number else told
 
 
-def _handler(orbax: Any) -> Any:
-    # Trained weights do not compress: zstd would take longer than the disk and save a twelfth.
-    return orbax.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False)
+def _checkpointer(orbax: Any) -> Any:
+    """Of one process only: orbax would have the others write, too, and their folders lie on other machines."""
+    alone = orbax.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="first")
+    handler = orbax.PyTreeCheckpointHandler(
+        # Trained weights do not compress: zstd would take longer than the disk and save a twelfth.
+        use_ocdbt=True,
+        use_zarr3=True,
+        use_compression=False,
+        multiprocessing_options=alone,
+    )
+    return orbax.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _orbax() -> Any:

@@ -4,7 +4,7 @@ are imported when the verb is called, so that help answers at once and `check` r
 
 import json
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +26,17 @@ Data = Annotated[Path, typer.Option("--data", help="Ratings table, folder of one
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 BatchSize = Annotated[int, typer.Option("-b", "--batch-size", help="Samples a step.")]
 Epochs = Annotated[int, typer.Option("-e", "--epochs", help="Passes over the data.")]
+Coordinator = Annotated[
+    str | None, typer.Option("--coordinator", help="HOST:PORT where process 0 listens, if several train as one.")
+]
+Processes = Annotated[int | None, typer.Option("--processes", help="How many processes those are.")]
+Process = Annotated[int | None, typer.Option("--process", help="Which of them this is; process 0 writes.")]
+CheckpointSteps = Annotated[
+    int, typer.Option("--checkpoint-steps", min=0, help="Steps between two; 0: one after each epoch.")
+]
+DataMemory = Annotated[
+    float, typer.Option("--data-memory", min=0, help="GiB of data to hold in memory; the rest is read when needed.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of weights, order, corruption and split.")]
 
 
@@ -149,7 +160,8 @@ def capacity(
 )
 def train(
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Do what DIR/spec.json asks; nothing else is given.")
+        Path | None,
+        typer.Option("--run-dir", help="Do what DIR/spec.json asks; of the rest only the last three count."),
     ] = None,
     network: Annotated[
         Path, typer.Option("-c", "--network", help="Network definition (JSON).", show_default=False)
@@ -172,27 +184,29 @@ def train(
     checkpoints: Annotated[
         Path | None, typer.Option("--checkpoints", help="Folder to go on from, if killed, and to leave checkpoints in.")
     ] = None,
-    checkpoint_steps: Annotated[
-        int, typer.Option("--checkpoint-steps", min=0, help="Steps between two; 0: one after each epoch.")
-    ] = 0,
+    checkpoint_steps: CheckpointSteps = 0,
     strict: Annotated[bool, typer.Option("--strict-dsstne", help="Refuse extensions of the language.")] = False,
-    data_memory: Annotated[
-        float, typer.Option("--data-memory", min=0, help="GiB of data to hold in memory; the rest is read when needed.")
-    ] = 1.0,
+    data_memory: DataMemory = 1.0,
+    coordinator: Coordinator = None,
+    processes: Processes = None,
+    process: Process = None,
 ) -> None:
     """Train a network: over a run directory, or with the flags of DSSTNE's train."""
     if run_dir is not None:
-        _train_run(run_dir)
+        with _ending_alone():
+            _train_run(run_dir, coordinator, processes, process)
         return
-    with _answering_as_dsstne():
+    with _ending_alone(), _answering_as_dsstne():
+        from trainer.distributed import Group, joined
         from trainer.programs import TrainFiles, settings_of, train_files
         from trainer.train import Checkpoints
 
         rates = {"-alpha": alpha, "-lambda": l2, "-lambda1": l1, "-mu": mu, "-mu1": mu1}
         settings = settings_of({"-b": batch_size, "-e": epochs, "--seed": seed, **rates})
         saved = None if checkpoints is None else Checkpoints(checkpoints, checkpoint_steps)
-        files = TrainFiles(network, inputs, targets, result, saved, strict, data_memory * 2**30)
-        train_files(files, settings, say=typer.echo)
+        with joined(Group.of(coordinator, processes, process)):
+            files = TrainFiles(network, inputs, targets, result, saved, strict, data_memory * 2**30)
+            train_files(files, settings, say=_voice(process))
 
 
 @app.command(
@@ -311,20 +325,44 @@ def _echo_bytes(text: str, *, err: bool = False) -> None:
     typer.echo(text.encode("utf-8", "surrogateescape"), err=err)
 
 
-def _train_run(run_dir: Path) -> None:
+def _train_run(run_dir: Path, coordinator: str | None, processes: int | None, process: int | None) -> None:
+    from trainer.distributed import Group, joined
     from trainer.errors import TrainerError
     from trainer.job import fail, run_job
     from trainer.rundir import RunDirectory
 
-    directory = RunDirectory(run_dir)
+    directory = RunDirectory(run_dir, ours=not process)
     try:
-        run_job(directory, say=typer.echo)
+        with joined(Group.of(coordinator, processes, process)):
+            run_job(directory, say=_voice(process))
     except TrainerError as error:
         # The error is the log's last line, and `exit` the last file.
         typer.echo(f"error: {error}", err=True)
         fail(directory, error)
         raise typer.Exit(error.exit_status) from error
     directory.write_exit(0)
+
+
+def _voice(process: int | None) -> Callable[[str], None]:
+    """What is said of the work, the first process says."""
+    return (lambda _: None) if process else typer.echo
+
+
+@contextmanager
+def _ending_alone() -> Generator[None]:
+    """A process that failed does not wait at its end for those that it trained with."""
+    status = 1
+    try:
+        yield
+        status = 0
+    except typer.Exit as end:
+        status = end.exit_code
+        raise
+    finally:
+        if status:
+            from trainer.distributed import end_at_exit
+
+            end_at_exit(status)
 
 
 @contextmanager

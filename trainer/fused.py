@@ -297,7 +297,7 @@ class Blocks:
             updates, opt_state = self.optimizer.update(tree, part.opt_state, tree, rate_scale=rate_scale)
             return jax.tree.leaves(updates)[0], opt_state
 
-        pieces = Entries(*(entry_pieces(entry) for entry in entries))
+        pieces = Entries(*(entry_pieces(entry, deltas.shape[1]) for entry in entries))
 
         def of_piece(number: jax.Array | int, kernel: jax.Array) -> jax.Array:
             own = Entries(*(entry[number] for entry in pieces))

@@ -13,6 +13,7 @@ from trainer.data.features import write_index
 from trainer.data.netcdf import write_dataset
 from trainer.errors import NetworkError, SettingsError, TrainerError
 from trainer.evaluate import evaluate
+from trainer.hosts import first_alone, is_first
 from trainer.inputs import Inputs, prepare
 from trainer.network import parameter_count, read_network
 from trainer.network_file import read_network_file, write_network
@@ -32,12 +33,14 @@ _CHECKPOINT_SECONDS = 60.0
 
 
 def run_job(directory: RunDirectory, *, say: Say) -> None:
-    """Do what `spec.json` asks: convert, train, measure, recommend; every result lies in the directory."""
+    """Do what `spec.json` asks: convert, train, measure, recommend; every result lies in the directory. Several
+    processes do it together, and the first one writes.
+    """
     directory.write_status(Status(State.STARTING))
     job = JobSpec.read(directory.spec)
     inputs = prepare(read_network(directory.path / job.network), directory.path / job.data, job.settings)
-    _write_inputs(directory, inputs)
     mesh = make_mesh(job.settings.data_shards, find_devices(job.min_devices))
+    first_alone(lambda: _write_inputs(directory, inputs))
     say(_opening(inputs, mesh))
 
     def on_epoch(report: EpochReport) -> None:
@@ -54,7 +57,8 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
         tell=on_epoch,
         checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
     )
-    write_network(directory.network_file, inputs.spec, weights_of(state, inputs.spec))
+    weights = weights_of(state, inputs.spec)
+    first_alone(lambda: write_network(directory.network_file, inputs.spec, weights))
     epochs = job.settings.epochs
     directory.write_status(Status(State.PREDICTING, epochs, epochs))
     ready = Ready(inputs.spec, state.params, mesh, state.statistics)
@@ -141,7 +145,7 @@ def _measure_and_recommend(
         feature_names=inputs.features.names(),
         sample_names=whole.sample_names or (),
     )
-    count = write_recommendations(directory.recommendations, samples)
+    count = write_recommendations(directory.recommendations, samples) if is_first() else sum(1 for _ in samples)
     say(f"recommendations for {count:,} samples in {directory.recommendations.name}")
 
 

@@ -22,8 +22,8 @@ from trainer.sparse import SparseBatch
 
 _EPSILON = 1e-5
 """Added to a variance before its root, as cuDNN did."""
-_PIECE = 4096
-"""Entries worth a turn of a loop."""
+_PIECE, _PIECE_NUMBERS = 1 << 12, 1 << 22
+"""Entries that are worth a turn of a loop, unless what is made of them gets larger than so many numbers."""
 _SLOWEST_AVERAGE = 0.01
 """Least share of a batch in the running statistics: they are means at first, then forget."""
 
@@ -167,7 +167,7 @@ class Corruption:
             is_sorted = batch.rows.ndim == 1
             return jax.ops.segment_sum(taken, rows, len(batch.sample_mask), indices_are_sorted=is_sorted)
 
-        pieces = [entry_pieces(entry) for entry in (local, batch.rows, values)]
+        pieces = [entry_pieces(entry, kernel.shape[1]) for entry in (local, batch.rows, values)]
 
         def more(number: jax.Array, so_far: jax.Array) -> jax.Array:
             return so_far + summed(*(one[number] for one in pieces))
@@ -194,14 +194,15 @@ class Corruption:
         return values
 
 
-def entry_pieces(entries: jax.Array) -> jax.Array:
-    """The entries of a batch, [parts, capacity] where it is dealt, as [pieces, …] of some thousand each: what is
-    made of them stays small, and is worth a turn of a loop.
+def entry_pieces(entries: jax.Array, units: int) -> jax.Array:
+    """The entries of a batch, [parts, capacity] where it is dealt, as [pieces, …], of each of which [entries, `units`]
+    can be made.
     """
     if entries.ndim == 1:
         return entries[None, :]
     parts, capacity = entries.shape
-    fitting = (count for count in range(1, parts) if parts % count == 0 and count * capacity >= _PIECE)
+    enough = min(_PIECE, _PIECE_NUMBERS // units)
+    fitting = (count for count in range(1, parts) if parts % count == 0 and count * capacity >= enough)
     return entries.reshape(-1, next(fitting, parts) * capacity)
 
 

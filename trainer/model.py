@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from trainer.activations import activate, dropout
 from trainer.deal import Deal, deal_of, is_wide
 from trainer.dense import DenseBatch
+from trainer.hosts import gathered
 from trainer.layers import (
     BatchNorm,
     Convolution,
@@ -274,11 +275,11 @@ scale_gradient.defvjp(_scale_forward, _scale_backward)
 
 
 def to_weights(spec: NetworkSpec, params: Mapping[str, Any], statistics: Mapping[str, Any]) -> Weights:
-    """Parameters and running statistics, gathered on the host, padding stripped."""
+    """Parameters and running statistics, gathered in every process, padding stripped."""
     connections: list[Connection] = []
     for number, connection in enumerate(spec.connections):
         layout = None if connection.target.type is LayerType.CONVOLUTIONAL else layout_of(connection, 1)
-        part = jax.device_get(params[group_of(connection, 1)][str(number)])
+        part = gathered(params[group_of(connection, 1)][str(number)])
         kernel = part.get("kernel")
         bias = part["bias"]
         if layout is not None:
@@ -317,8 +318,8 @@ def _norms(
     spec: NetworkSpec, group: str, params: Mapping[str, Any], statistics: Mapping[str, Any] | None = None
 ) -> dict[str, Normalization]:
     found: dict[str, Normalization] = {}
-    for number, part in jax.device_get(params.get(group, {})).items():
-        own = jax.device_get((statistics or {}).get(group, {}).get(number, {}))
+    for number, part in gathered(params.get(group, {})).items():
+        own = gathered((statistics or {}).get(group, {}).get(number, {}))
         learnt = Normalization(part["scale"], part["bias"], own.get("mean"), own.get("variance"))
         found[spec.layers[int(number)].name] = learnt
     return found

@@ -8,7 +8,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 from trainer.data.batches import input_batches, single_batches
 from trainer.data.netcdf import Dataset
 from trainer.filing import replacing
+from trainer.hosts import gathered
 from trainer.network_types import NetworkSpec
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
@@ -83,7 +83,7 @@ def recommend(
         strict=False,
     ):
         on_mesh = to_mesh((inputs, exclude, multiply), ready.mesh)
-        ids, scores = jax.device_get(ask((ready.params, ready.statistics), *on_mesh, live))
+        ids, scores = gathered(ask((ready.params, ready.statistics), *on_mesh, live))
         rows = min(left, len(ids))
         left -= rows
         yield ids[:rows], scores[:rows]
@@ -94,7 +94,7 @@ def layer_outputs(ready: Ready, inputs: Mapping[str, Dataset], *, batch_size: in
     ask = make_outputs(ready.spec, ready.mesh, layer=ready.layer)
     left = next(iter(inputs.values())).samples
     for batch in input_batches(inputs, batch_size=batch_size, shards=ready.mesh.shape["data"]):
-        outputs = jax.device_get(ask((ready.params, ready.statistics), to_mesh(batch, ready.mesh)))
+        outputs = gathered(ask((ready.params, ready.statistics), to_mesh(batch, ready.mesh)))
         rows = min(left, len(outputs))
         left -= rows
         yield outputs[:rows]

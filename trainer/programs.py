@@ -14,6 +14,7 @@ from trainer.attach import attached, check_samples, resolve
 from trainer.data.netcdf import DATA_MEMORY_BYTES, Dataset, held_bytes, read_datasets
 from trainer.errors import InputError, SettingsError
 from trainer.filing import check_writable
+from trainer.hosts import first_alone
 from trainer.network import read_network
 from trainer.network_file import write_network
 from trainer.network_types import LayerKind, NetworkSpec
@@ -66,7 +67,8 @@ def settings_of(flags: Mapping[str, object]) -> TrainSettings:
 
 def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None:
     """Train a network on NetCDF datasets and write it, the network before training as `initial_network.nc`, and
-    after each tenth epoch as `<result><epoch>.nc`; a result that exists is not replaced.
+    after each tenth epoch as `<result><epoch>.nc`; a result that exists is not replaced. Several processes do it
+    together, and the first one writes.
     """
     started = time.monotonic()
     for line in _train_opening(files, settings):
@@ -89,11 +91,11 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
 
     def after_epoch(epoch: int, state: Callable[[], TrainState]) -> None:
         if epoch == 0:
-            write_network(_INITIAL, named, weights_of(state(), spec))
+            _write(_INITIAL, named, state())
         elif epoch % _SAVE_EVERY == 0:
             path = files.result.with_name(f"{files.result.name}{epoch}.nc")
             say(f"NNNetwork::Train: saving checkpoint {path}")
-            write_network(path, named, weights_of(state(), spec))
+            _write(path, named, state())
 
     state = train(
         spec,
@@ -104,7 +106,7 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         checkpoints=files.checkpoints,
         after_epoch=after_epoch,
     )
-    write_network(files.result, named, weights_of(state, spec))
+    _write(files.result, named, state)
     say(
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"
@@ -118,6 +120,11 @@ def _datasets(files: TrainFiles, say: Say) -> tuple[Mapping[str, Dataset], Mappi
         return inputs, inputs
     left = files.data_memory_bytes - sum(map(held_bytes, inputs.values()))
     return inputs, read_datasets(files.targets, memory_bytes=left, tell=say)
+
+
+def _write(path: Path, spec: NetworkSpec, state: TrainState) -> None:
+    weights = weights_of(state, spec)
+    first_alone(lambda: write_network(path, spec, weights))
 
 
 def _tell(report: EpochReport, say: Say) -> None:
@@ -150,7 +157,7 @@ def _train_opening(files: TrainFiles, settings: TrainSettings) -> list[str]:
 
 
 def _device_kib() -> int:
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return int(stats.get("peak_bytes_in_use", 0)) // 1024
 
 

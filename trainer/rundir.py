@@ -33,10 +33,12 @@ class Status:
 
 
 class RunDirectory:
-    """One run directory, at `path`."""
+    """One run directory, at `path`. Where it is not `ours`, nothing is written there: of several processes only the
+    first one writes.
+    """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, ours: bool = True) -> None:
+        self.path, self._ours = path, ours
 
     @property
     def spec(self) -> Path:
@@ -73,6 +75,8 @@ class RunDirectory:
 
     def report(self, step: int, name: str, value: float) -> None:
         """Add one line to `metrics.jsonl`."""
+        if not self._ours:
+            return
         line = json.dumps({"step": step, "name": name, "value": value})
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -87,5 +91,7 @@ class RunDirectory:
 
     def write(self, name: str, text: str) -> None:
         """Write a file aside and rename it."""
+        if not self._ours:
+            return
         with replacing(self.path / name) as aside:
             aside.write_text(text, encoding="utf-8")

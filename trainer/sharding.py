@@ -4,7 +4,7 @@ that touch features are split by feature over axis `model`; the batch is split o
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,9 +12,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from trainer.errors import SettingsError
+from trainer.hosts import Tree, placed
 from trainer.sparse import SparseBatch
-
-Tree = TypeVar("Tree")
 
 _RULES = (
     (r"(^|/)(inputs|outputs)/\d+/kernel$", P("model", None)),
@@ -28,8 +27,10 @@ _RULES = (
 
 
 def make_mesh(data_shards: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """The device grid: axis `data` of `data_shards`, axis `model` of the devices that are left."""
-    found = list(jax.devices() if devices is None else devices)
+    """The device grid: axis `data` of `data_shards`, axis `model` of the devices that are left, of one process where it
+    has as many.
+    """
+    found = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
     if len(found) % data_shards:
         raise SettingsError(f"data_shards: {len(found)} devices cannot be dealt to {data_shards} shards")
     grid = np.array(found, dtype=object).reshape(data_shards, -1)
@@ -56,8 +57,10 @@ def partition_spec(path: str) -> P:
 
 
 def to_mesh(batch: Tree, mesh: Mesh) -> Tree:
-    """A batch, or several, on the devices: samples spread over axis `data`, entries that are dealt over `model` too."""
-    return jax.device_put(batch, jax.tree.map(lambda spec: NamedSharding(mesh, spec), batch_specs(batch)))
+    """A batch, or several, the same in every process, on the devices: samples spread over axis `data`, entries that are
+    dealt over `model` too.
+    """
+    return placed(batch, jax.tree.map(lambda spec: NamedSharding(mesh, spec), batch_specs(batch)))
 
 
 def batch_specs(batch: Tree) -> Tree:

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from trainer.deal import Deal, deal_of
 from trainer.dense import DenseBatch
 from trainer.fused import Blocks, Part, Update, joined, split
+from trainer.hosts import placed
 from trainer.layers import layout_of, limit_weights
 from trainer.model import Batches, Network, from_weights, group_of, to_weights
 from trainer.network_types import ConnectionSpec, LayerSpec, LayerType, NetworkSpec
@@ -99,7 +100,7 @@ def create_state(
         group = group_of(spec.connections[number], mesh.shape["model"])
         part, where = state.params[group][str(number)], shardings.params[group][str(number)]["bias"]
         deal = deal_of(spec.layer(name), mesh.shape["model"])
-        part["bias"] = jax.device_put(deal.dealt(np.pad(bias, (0, part["bias"].shape[0] - len(bias)))), where)
+        part["bias"] = placed(deal.dealt(np.pad(bias, (0, part["bias"].shape[0] - len(bias)))), where)
     return state
 
 
@@ -303,7 +304,7 @@ def _starter(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: i
 
 def _placed(arrays: Mapping[str, Any], shardings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _placed(value, shardings[name]) if isinstance(value, Mapping) else jax.device_put(value, shardings[name])
+        name: _placed(value, shardings[name]) if isinstance(value, Mapping) else placed(value, shardings[name])
         for name, value in arrays.items()
     }
 

@@ -26,6 +26,7 @@ from trainer.data.prefetch import prefetched
 from trainer.deal import ON_ACCELERATOR, ON_CPU, deals_of, with_deals
 from trainer.errors import DevicesMissing, InputError, NonFiniteError
 from trainer.filing import cache_folder
+from trainer.hosts import agreed, check_same, placed
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
@@ -111,6 +112,7 @@ def train(
     per_epoch = -(-samples // size)
     deals = deals_of(spec, mesh.shape["model"])
     saver = _Saver(checkpoints, partial(_fingerprint, spec, data, settings))
+    check_same(lambda: f"{_fingerprint(spec, data, settings)}{settings!r}{checkpoints and checkpoints.steps}")
     progress = saver.load(spec, settings, mesh, steps=per_epoch * settings.epochs)
     if progress is None:
         progress = _begin(spec, data, settings, mesh, steps=per_epoch * settings.epochs)
@@ -230,7 +232,8 @@ class _Saver:
             self._save(progress)
 
     def after_epoch(self, progress: _Progress, *, last: bool) -> None:
-        if self._wanted is not None and not last and time.monotonic() - self._last >= self._wanted.seconds:
+        # Clocks differ between processes, and all save or none.
+        if self._wanted and not last and agreed(time.monotonic() - self._last >= self._wanted.seconds):
             self._save(progress)
 
     def _save(self, progress: _Progress) -> None:
@@ -254,7 +257,7 @@ def _sparse_layers(data: TrainingData) -> set[str]:
 
 def _zeros(mesh: Mesh) -> StepReport:
     zeros = StepReport(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
-    return jax.device_put(zeros, NamedSharding(mesh, P()))
+    return placed(zeros, NamedSharding(mesh, P()))
 
 
 def _fingerprint(spec: NetworkSpec, data: TrainingData, settings: TrainSettings) -> str:
