@@ -1,6 +1,6 @@
 """Rows taken block by block out of a device's share of a wide layer, and put back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from trainer.dense import DenseBatch
 from trainer.losses import Shard
+from trainer.network_types import NetworkSpec
 from trainer.sparse import SparseBatch
 
 Carry = TypeVar("Carry")
@@ -98,6 +99,52 @@ def placed(tree: Any, rows: Any, first: jax.Array | int) -> Any:
     )
 
 
+def taken(tree: Any, rows: jax.Array) -> Any:
+    """Single rows, 0 where there is none; numbers as they are."""
+    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="fill", fill_value=0) if leaf.ndim else leaf, tree)
+
+
+def returned(tree: Any, own: Any, rows: jax.Array) -> Any:
+    """`tree` with single rows, and the numbers, replaced; the inverse of `taken`."""
+    return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new, mode="drop") if leaf.ndim else new, tree, own)
+
+
+def flat(entries: SparseBatch) -> SparseBatch:
+    """A dealt batch with all its entries in one row."""
+    values = None if entries.values is None else entries.values.reshape(-1)
+    return entries._replace(indices=entries.indices.reshape(-1), rows=entries.rows.reshape(-1), values=values)
+
+
 def kept_rows(left_out: jax.Array, before: Any, after: Any) -> Any:
     """The rows before where the batch is left out; numbers are for the step to decide."""
     return jax.tree.map(lambda old, new: jnp.where(left_out, old, new) if old.ndim else new, before, after)
+
+
+def split(spec: NetworkSpec, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters that are updated as a whole, and those that are updated block by block: `outputs` by position of
+    the layer and `inputs` by number of the connection, each a tree of its own.
+    """
+    plain = {group: dict(parts) for group, parts in params.items()}
+    apart: dict[str, Any] = {"outputs": {}, "inputs": {}}
+    for position, layer in enumerate(spec.layers):
+        if layer.parts > 0:
+            for number, connection in enumerate(spec.connections):
+                key = str(number)
+                if connection.target.name == layer.name:
+                    own = apart["outputs"].setdefault(str(position), {"outputs": {}})
+                    own["outputs"][key] = plain["outputs"].pop(key)
+                elif connection.source.name == layer.name:
+                    kept = dict(plain["inputs"][key])
+                    apart["inputs"][key] = {"inputs": {key: {"kernel": kept.pop("kernel")}}}
+                    plain["inputs"][key] = kept
+    return plain, apart
+
+
+def joined(plain: Mapping[str, Any], apart: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `split`."""
+    params = {group: dict(parts) for group, parts in plain.items()}
+    for own in apart["outputs"].values():
+        params.setdefault("outputs", {}).update(own["outputs"])
+    for key, own in apart["inputs"].items():
+        params["inputs"][key] = params["inputs"][key] | own["inputs"][key]
+    return params

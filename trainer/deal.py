@@ -92,8 +92,7 @@ def with_deals(spec: NetworkSpec, sparse: Collection[str], *, shards: int, weigh
     """`spec` (shapes resolved) with those wide layers dealt that can be updated block by block, of so many `weights` at
     most; `sparse` names the layers that have sparse data.
     """
-    if spec.optimizer is not None and spec.optimizer.clip > 0:
-        # The length of the whole gradient is known only when no block is left.
+    if _is_clipped(spec):
         return spec
     return replace(spec, layers=tuple(_dealt(spec, layer, sparse, shards, weights) for layer in spec.layers))
 
@@ -103,9 +102,19 @@ def _dealt(spec: NetworkSpec, layer: LayerSpec, sparse: Collection[str], shards:
         return replace(layer, parts=0, block=0)
     ends = ((one.source, one.target) for one in spec.connections)
     widest = max((other.width for pair in ends if layer in pair for other in pair if other is not layer), default=1)
-    block = max(min(weights // widest, _LARGEST_BLOCK), 1)
+    block = layer.width if layer.sampling.by else max(min(weights // widest, _LARGEST_BLOCK), 1)
     power = 1 << (-(-layer.width // block) - 1).bit_length()
     return replace(layer, parts=round_up(max(power, _FEWEST_PARTS), shards), block=block)
+
+
+def can_be_sampled(spec: NetworkSpec, layer: LayerSpec) -> bool:
+    """Whether a step may look at some units of an Output layer only; shapes need not be resolved."""
+    return not _is_clipped(spec) and _can_be_dealt(spec, layer, ())
+
+
+def _is_clipped(spec: NetworkSpec) -> bool:
+    # The length of the whole gradient is known only when no block is left.
+    return spec.optimizer is not None and spec.optimizer.clip > 0
 
 
 def _can_be_dealt(spec: NetworkSpec, layer: LayerSpec, sparse: Collection[str]) -> bool:

@@ -5,6 +5,7 @@ and when is decided here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +20,14 @@ from trainer.blockwise import (
     Part,
     added,
     entries_of,
+    flat,
     in_turn,
     kept_rows,
     log_total_over,
     placed,
+    returned,
     sliced,
+    taken,
     targets_of,
 )
 from trainer.deal import blocks_of, deal_of
@@ -35,15 +39,16 @@ from trainer.losses import (
     Shard,
     is_multinomial,
     known_of,
+    log_total_of,
     loss_spec,
     unit_losses,
 )
-from trainer.model import Batches, corruption_of
+from trainer.model import Batches, Targets, corruption_of
 from trainer.network_names import takes_logits
 from trainer.network_types import LayerSpec, NetworkSpec, OptimizerName
 from trainer.optimizer import Rates, regularization
 from trainer.sharding import batch_specs, tree_specs
-from trainer.sparse import SparseBatch
+from trainer.sparse import SampledBatch, SparseBatch
 
 
 class Update(NamedTuple):
@@ -81,7 +86,7 @@ class Blocks:
         self,
         parts: Mapping[str, Part],
         sources: Mapping[str, jax.Array],
-        targets: Batches,
+        targets: Targets,
         samples: jax.Array,
         update: Update,
     ) -> tuple[dict[str, Part], dict[str, jax.Array], jax.Array, jax.Array]:
@@ -132,7 +137,7 @@ class Blocks:
         layer: LayerSpec,
         part: Part,
         sources: tuple[jax.Array, ...],
-        targets: SparseBatch | DenseBatch,
+        targets: SparseBatch | DenseBatch | SampledBatch,
         cotangent: jax.Array,
         update: Update,
     ) -> OutputPass:
@@ -153,7 +158,7 @@ class Blocks:
         of_part = Part(*tree_specs(tuple(part)))
         of_pass: tuple[Any, ...] = (of_part, P("data"), whole, P())
         found = jax.shard_map(
-            lambda *given: self._output(layer, *given),
+            partial(self._sampled if isinstance(targets, SampledBatch) else self._output, layer),
             in_specs=(of_part, whole, of_targets, P("data"), P()),
             out_specs=OutputPass(*of_pass),
             check_vma=False,
@@ -193,9 +198,8 @@ class Blocks:
         update: Update,
     ) -> OutputPass:
         """The part of one device."""
-        blocks, counted = blocks_of(layer, self.mesh.shape["model"]), targets.sample_mask * layer.loss_weight
-        if targets.weights is not None:
-            cotangent, counted = cotangent * targets.weights, counted * targets.weights
+        blocks = blocks_of(layer, self.mesh.shape["model"])
+        cotangent, counted = _weighted(layer, targets, cotangent)
         rows = jax.tree.leaves(part.params)[0].shape[0]
         size, deal = rows // blocks, deal_of(layer, self.mesh.shape["model"])
         whole = Shard(jax.lax.axis_index("model") * rows, layer.width, "model", deal)
@@ -217,11 +221,8 @@ class Blocks:
             terms, delta = self._terms(layer, logits, targets_of(targets, block, blocks), known, shard_at(block))
             grads, deltas = back(delta * cotangent[:, None])
             losses = carry.losses + terms.loss * counted
-            grads, seen = self._over_data((grads, losses.sum()))
-            if blocks == 1:
-                seen = jax.lax.psum(seen, "model")
-            left_out = update.before + seen > update.limit
-            kept = self._updated(here, grads, left_out, update.rate_scale, layer.weight_norm)
+            left_out = self._is_left_out(losses, update, is_all=blocks == 1)
+            kept = self._updated(here, self._over_data(grads), left_out, update.rate_scale, layer.weight_norm)
             return OutputPass(
                 Part(*placed(tuple(carry.part), tuple(kept), block * size)),
                 losses,
@@ -232,6 +233,45 @@ class Blocks:
         zeros = jax.tree.map(jnp.zeros_like, (cotangent, sources, update.before))
         found = in_turn(blocks, of_block, OutputPass(part, *zeros))
         return OutputPass(found.part, *jax.lax.psum(tuple(found)[1:], "model"))
+
+    def _sampled(
+        self,
+        layer: LayerSpec,
+        part: Part,
+        sources: tuple[jax.Array, ...],
+        targets: SampledBatch,
+        cotangent: jax.Array,
+        update: Update,
+    ) -> OutputPass:
+        """The part of one device, of whose rows only those of the candidates are read and written."""
+        loss, entries = loss_spec(self.spec, layer), flat(targets.entries)
+        cotangent, counted = _weighted(layer, entries, cotangent)
+        rows, slots = jax.tree.leaves(part.params)[0].shape[0], targets.candidates.size
+        place = jax.lax.axis_index("model")
+        shard = Shard(place * slots, slots * self.mesh.shape["model"], "model")
+        local = targets.candidates.reshape(-1) - place * rows
+        local = jnp.where((local >= 0) & (local < rows), local, rows)
+        here = Part(*taken(tuple(part), local))
+        logits, back = jax.vjp(self._sums, here.params, sources)
+        weights = targets.weights.reshape(-1)
+        if is_multinomial(loss):
+            # A unit that stands for n counts n times in the sum of e^logit, and once where it is a target.
+            times = jnp.broadcast_to(weights[None, :], logits.shape)
+            times = times.at[entries.rows, shard.column(entries.indices, slots)].set(1.0, mode="drop")
+            logits = logits + jnp.log(times)
+        known = known_of(loss, targets.entries, log_total_of(logits, shard=shard), shard=shard)
+        terms = unit_losses(loss, logits, entries, known, shard=shard, ignore_zero=layer.ignore_zero, weights=weights)
+        grads, deltas = back(terms.delta * cotangent[:, None])
+        losses = terms.loss * counted
+        left_out = self._is_left_out(losses, update, is_all=True)
+        kept = self._updated(here, self._over_data(grads), left_out, update.rate_scale, layer.weight_norm)
+        found = losses, deltas, regularization(self.rates, here.params)
+        return OutputPass(Part(*returned(tuple(part), tuple(kept), local)), *jax.lax.psum(found, "model"))
+
+    def _is_left_out(self, losses: jax.Array, update: Update, *, is_all: bool) -> jax.Array:
+        """Whether what was seen, `is_all` there is on this device, is too much already."""
+        seen = self._over_data(losses.sum())
+        return update.before + (jax.lax.psum(seen, "model") if is_all else seen) > update.limit
 
     def _sums(self, params: Any, sources: tuple[jax.Array, ...]) -> jax.Array:
         products: list[jax.Array] = [
@@ -337,31 +377,7 @@ class Blocks:
         return jax.lax.platform_dependent(here, grads, cpu=by_branch, default=by_barrier)
 
 
-def split(spec: NetworkSpec, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters that are updated as a whole, and those that are updated block by block: `outputs` by position of
-    the layer and `inputs` by number of the connection, each a tree of its own.
-    """
-    plain = {group: dict(parts) for group, parts in params.items()}
-    apart: dict[str, Any] = {"outputs": {}, "inputs": {}}
-    for position, layer in enumerate(spec.layers):
-        if layer.parts > 0:
-            for number, connection in enumerate(spec.connections):
-                key = str(number)
-                if connection.target.name == layer.name:
-                    own = apart["outputs"].setdefault(str(position), {"outputs": {}})
-                    own["outputs"][key] = plain["outputs"].pop(key)
-                elif connection.source.name == layer.name:
-                    kept = dict(plain["inputs"][key])
-                    apart["inputs"][key] = {"inputs": {key: {"kernel": kept.pop("kernel")}}}
-                    plain["inputs"][key] = kept
-    return plain, apart
-
-
-def joined(plain: Mapping[str, Any], apart: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `split`."""
-    params = {group: dict(parts) for group, parts in plain.items()}
-    for own in apart["outputs"].values():
-        params.setdefault("outputs", {}).update(own["outputs"])
-    for key, own in apart["inputs"].items():
-        params["inputs"][key] = params["inputs"][key] | own["inputs"][key]
-    return params
+def _weighted(layer: LayerSpec, targets: SparseBatch | DenseBatch, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The cotangents of samples, and how much their losses count, [batch] each, by their weights."""
+    counted = targets.sample_mask * layer.loss_weight
+    return (cotangent, counted) if targets.weights is None else (cotangent * targets.weights, counted * targets.weights)

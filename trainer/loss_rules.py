@@ -110,11 +110,11 @@ def _marginal_cross_entropy(marginal: MarginalScale) -> Rule:
 
     def zero(logits: jax.Array, target: Target) -> Terms:
         active = jax.nn.sigmoid(logits) > marginal.zero_target
-        return _scaled(_absent(logits, target), jnp.where(active, marginal.zero_scale, 0.0))
+        return scaled(_absent(logits, target), jnp.where(active, marginal.zero_scale, 0.0))
 
     def stored(logits: jax.Array, target: Target) -> Terms:
         active = jax.nn.sigmoid(logits) < marginal.one_target
-        return _scaled(_present(logits, target), jnp.where(active, marginal.one_scale, 0.0))
+        return scaled(_present(logits, target), jnp.where(active, marginal.one_scale, 0.0))
 
     def dense(logits: jax.Array, target: Target) -> Terms:
         one = _where(target.value == 1.0, stored(logits, target), nothing(logits, target))
@@ -128,7 +128,7 @@ def _data_scaled_marginal_cross_entropy(marginal: MarginalScale) -> Rule:
     rule = _marginal_cross_entropy(marginal)
 
     def stored(logits: jax.Array, target: Target) -> Terms:
-        return _scaled(rule.stored(logits, target), target.value)
+        return scaled(rule.stored(logits, target), target.value)
 
     return rule._replace(stored=stored)
 
@@ -192,7 +192,8 @@ def _floored(minus_log: jax.Array) -> jax.Array:
     return jnp.minimum(minus_log, LARGEST_LOG)
 
 
-def _scaled(terms: Terms, factor: jax.Array) -> Terms:
+def scaled(terms: Terms, factor: jax.Array) -> Terms:
+    """Loss and delta, multiplied."""
     return Terms(factor * terms.loss, factor * terms.delta)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from trainer.deal import IN_ORDER, Deal
 from trainer.dense import DenseBatch
-from trainer.loss_rules import RULES, Rule, Target, Terms, nothing
+from trainer.loss_rules import RULES, Rule, Target, Terms, nothing, scaled
 from trainer.network_names import takes_logits, why_not_output, why_not_target
 from trainer.network_types import (
     Activation,
@@ -52,6 +52,11 @@ class Shard:
     def holds(self, place: jax.Array) -> jax.Array:
         """Whether a unit is stored there."""
         return place < self.width if self.deal.parts == 1 else self.deal.holds(place)
+
+    def column(self, place: jax.Array, columns: int) -> jax.Array:
+        """Which of `columns` a place is; `columns` where it is none of them or holds no unit."""
+        column = place - self.first
+        return jnp.where((column >= 0) & (column < columns) & self.holds(place), column, columns)
 
     def kept(self, values: jax.Array, other: float = 0.0) -> jax.Array:
         """`values` [batch, columns] where a unit is stored, else `other`."""
@@ -147,9 +152,11 @@ def unit_losses(
     *,
     shard: Shard,
     ignore_zero: bool = False,
+    weights: jax.Array | None = None,
 ) -> Terms:
     """Loss [batch] of the units given, and its derivative by each of `values`, [batch, units], sample weights left out.
-    `shard` and targets are as in `sample_losses`, but may be those of a block of units. Nothing crosses devices.
+    `shard` and targets are as in `sample_losses`, but may be those of a block of units. `weights` [units] say how many
+    units each stands for where it is not stored; SoftMax wants them in its logits. Nothing crosses devices.
     """
     rule = _rule_of(spec)
     if rule.softmax:
@@ -161,15 +168,17 @@ def unit_losses(
     boost = _boost_of(spec, analog=targets.values is not None)
     zero = nothing if ignore_zero else rule.zero
     batch, units = values.shape
-    column = targets.indices - shard.first
-    owned = (column >= 0) & (column < units) & shard.holds(targets.indices)
-    column = jnp.where(owned, column, units)
+    column = shard.column(targets.indices, units)
+    owned = column < units
     none = jnp.zeros((1, 1), jnp.float32)
     everywhere = zero(values, Target(none, none, known.mass))
     at = values.at[targets.rows, column].get(mode="fill", fill_value=0.0)
     target = _stored_target(targets, known, owned, softmax=rule.softmax)
     stored = rule.stored(at, target)
     counted = zero(at, target._replace(value=jnp.zeros_like(at)))
+    if weights is not None and not rule.softmax:
+        everywhere = scaled(everywhere, weights[None, :])
+        counted = scaled(counted, weights.at[column].get(mode="fill", fill_value=0.0))
     correction = jnp.where(owned, stored.loss - counted.loss, 0.0)
     total = shard.kept(everywhere.loss).sum(axis=1)
     total = total + jax.ops.segment_sum(correction, targets.rows, batch)

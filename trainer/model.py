@@ -37,7 +37,7 @@ from trainer.network_types import (
     Sparseness,
 )
 from trainer.shapes import topological
-from trainer.sparse import SparseBatch
+from trainer.sparse import SampledBatch, SparseBatch
 from trainer.spatial import convolve, pool
 from trainer.weights import Connection, Normalization, Weights
 
@@ -46,6 +46,8 @@ _LONG = np.int32(99)
 
 Batch = SparseBatch | DenseBatch
 Batches = Mapping[str, Batch]
+"""By layer name."""
+Targets = Mapping[str, Batch | SampledBatch]
 """By layer name."""
 
 

@@ -26,6 +26,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainer.deal import can_be_sampled
 from trainer.errors import NetworkError
 from trainer.jsontree import Members, Node, read_json
 from trainer.network_graph import checked, resolve_shapes
@@ -65,6 +66,7 @@ from trainer.network_types import (
     LayerSpec,
     LayerType,
     MarginalScale,
+    Negatives,
     NetworkKind,
     NetworkSpec,
     OptimizerName,
@@ -142,6 +144,12 @@ def read_network(path: Path, *, strict_dsstne: bool = False) -> NetworkSpec:
         bfloat16=members.choice("Precision", PRECISIONS, False, unknown="unknown precision: {value}"),
     )
     network = checked(network, root.file)
+    for layer, node in zip(network.layers, members.nodes["Layers"].items(), strict=True):
+        if layer.sampling.by is not Negatives.NONE and not can_be_sampled(network, layer):
+            raise node.fail(
+                "a sampled Output needs sums of its own: no skips, normalisation, dropout, DeltaNorm, shared weights, "
+                "sparse Input as a source or layer that reads it, and no Clip"
+            )
     if strict_dsstne:
         _refuse_extensions(members)
     return network

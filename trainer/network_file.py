@@ -24,6 +24,7 @@ from trainer.network_types import (
     LayerKind,
     LayerSpec,
     LayerType,
+    Negatives,
     NetworkKind,
     NetworkSpec,
     OptimizerName,
@@ -79,6 +80,7 @@ _LAYER_FIELDS = (
     Field("layerNormalization", "layer_normalization", bool, extra=True),
     Field("lossFunction", "loss", ErrorFunction, extra=True), Field("lossWeight", "loss_weight", extra=True),
     Field("analog", "analog", bool, extra=True), Field("ignoreZero", "ignore_zero", bool, extra=True),
+    Field("samplingBy", "sampling.by", Negatives, extra=True), Field("samplingCount", "sampling.count", extra=True),
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from trainer.network_names import (
     SCHEMES,
     SPEAKER,
 )
+from trainer.network_sampling import read_sampling
 from trainer.network_types import (
     AUTO,
     Activation,
@@ -98,7 +99,9 @@ def read_layer(heading: Heading, around: Surroundings) -> LayerSpec:
     shape, filters = _read_shape(heading, kernel)
     sources = _read_sources(heading, around.kinds)
     own = read_loss(members.get("ErrorFunction"))
-    activation = _read_activation(heading, own if own.error is not None else around.loss)
+    loss = own if own.error is not None else around.loss
+    error = ErrorFunction.CROSS_ENTROPY if loss.error is None else loss.error
+    activation = _read_activation(heading, loss)
     return LayerSpec(
         name=heading.name,
         kind=kind,
@@ -123,6 +126,7 @@ def read_layer(heading: Heading, around: Surroundings) -> LayerSpec:
         delta_norm=members.number("DeltaNorm", 0.0, low=0.0),
         loss=own.error,
         loss_weight=own.weight,
+        sampling=read_sampling(members.get("Sampling"), error, activation),
         relu_slope=_read_slope("RELUSlope", members, around.network, default=1.0),
         elu_alpha=_read_slope("ELUAlpha", members, around.network, default=1.0),
         selu_lambda=_read_slope("SELULambda", members, around.network, default=1.050701),

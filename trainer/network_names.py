@@ -7,6 +7,7 @@ from trainer.network_types import (
     ErrorFunction,
     LayerKind,
     LayerType,
+    Negatives,
     NetworkKind,
     OptimizerName,
     PoolingFunction,
@@ -62,12 +63,12 @@ OF_HIDDEN = ["BatchNormalization", "SparsenessPenalty", "LayerNormalization"]
 KEYS_OF_KIND = {
     LayerKind.INPUT: {*ANY_LAYER, "DataSet", "Normalize"},
     LayerKind.HIDDEN: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN},
-    LayerKind.OUTPUT: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, "DataSet", "ErrorFunction"},
+    LayerKind.OUTPUT: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, "DataSet", "ErrorFunction", "Sampling"},
     LayerKind.TARGET: {*ANY_LAYER, *AFTER_INPUT},
 }
-LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", "ErrorFunction"]
+LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", "ErrorFunction", "Sampling"]
 NETWORK_EXTENSIONS = ("Optimizer", "Precision")
-LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "ErrorFunction")
+LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "ErrorFunction", "Sampling")
 NETWORK_KINDS = {"FeedForward": NetworkKind.FEED_FORWARD, "AutoEncoder": NetworkKind.AUTO_ENCODER}
 KIND_NAMES = {kind: kind.name.title() for kind in LayerKind}
 LAYER_KINDS = {name: kind for kind, name in KIND_NAMES.items()}
@@ -137,6 +138,7 @@ OPTIMIZERS = {
     "Adam": OptimizerName.ADAM,
 }
 SCHEDULES = {"Constant": Schedule.CONSTANT, "Cosine": Schedule.COSINE}
+NEGATIVES = {"Uniform": Negatives.UNIFORM, "Popularity": Negatives.POPULARITY, "InBatch": Negatives.IN_BATCH}
 PRECISIONS = {"float32": False, "bfloat16": True}
 _CROSS_ENTROPIES = (
     ErrorFunction.CROSS_ENTROPY,

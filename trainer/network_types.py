@@ -186,6 +186,25 @@ class WeightInit:
     """Extension: biases begin at the log-odds of the features, `bias` is not used."""
 
 
+class Negatives(IntEnum):
+    """Extension: how the negatives of a sampled Output layer are drawn."""
+
+    NONE = 0
+    """All other units are negatives."""
+    UNIFORM = 1
+    POPULARITY = 2
+    IN_BATCH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Extension: an Output layer of which a step looks at some units only."""
+
+    by: Negatives = Negatives.NONE
+    count: int = 0
+    """Draws a step; 0 for `IN_BATCH`."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptimizerSpec:
     """Extension: the optimizer a network asks for; `None` leaves a number to the settings."""
@@ -243,6 +262,8 @@ class LayerSpec:
     """Extension: an Output layer's own error function; `None`: the network's."""
     loss_weight: float = 1.0
     """Extension: factor of an Output layer's loss."""
+    sampling: Sampling = Sampling()
+    """Extension: of an Output layer."""
     analog: bool = False
     """An Input layer trained on values, not on indicators; learnt from its dataset."""
     denoised: bool = True

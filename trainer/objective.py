@@ -13,10 +13,10 @@ from jax.sharding import PartitionSpec as P
 
 from trainer.dense import DenseBatch
 from trainer.losses import Shard, loss_spec, sample_losses
-from trainer.model import Batches, Forward, Network, fused_outputs
+from trainer.model import Batches, Forward, Network, Targets, fused_outputs
 from trainer.network_names import takes_logits
 from trainer.network_types import LayerSpec, NetworkSpec
-from trainer.sparse import SparseBatch, round_up
+from trainer.sparse import SampledBatch, SparseBatch, round_up
 
 
 class Measured(NamedTuple):
@@ -75,7 +75,7 @@ def objective_function(spec: NetworkSpec, mesh: Mesh) -> Callable[..., tuple[jax
         params: Any,
         statistics: Any,
         inputs: Batches,
-        targets: Batches,
+        targets: Targets,
         rng: jax.Array,
         probes: Mapping[int, jax.Array] | None = None,
     ) -> tuple[jax.Array, Measured]:
@@ -83,8 +83,9 @@ def objective_function(spec: NetworkSpec, mesh: Mesh) -> Callable[..., tuple[jax
         mask = next(iter(targets.values())).sample_mask
         losses, apart = jnp.zeros_like(mask), [] if probes is None else fused_outputs(spec)
         for layer in spec.outputs:
-            if layer not in apart:
-                losses = losses + layer.loss_weight * output_losses(spec, layer, said, targets[layer.name], mesh)
+            own = targets[layer.name]
+            if layer not in apart and not isinstance(own, SampledBatch):
+                losses = losses + layer.loss_weight * output_losses(spec, layer, said, own, mesh)
         summed = jnp.where(mask > 0, losses, 0.0).sum()
         samples = jnp.maximum(mask.sum(), 1.0)
         sources = {name: said.outputs[name] for layer in apart for name in layer.sources}

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from trainer.errors import SettingsError
 from trainer.hosts import Tree, placed
-from trainer.sparse import SparseBatch
+from trainer.sparse import SampledBatch, SparseBatch
 
 _RULES = (
     (r"(^|/)(inputs|outputs)/\d+/kernel$", P("model", None)),
@@ -65,7 +65,7 @@ def to_mesh(batch: Tree, mesh: Mesh) -> Tree:
 
 def batch_specs(batch: Tree) -> Tree:
     """The partition spec of every array of a batch, or of several."""
-    return jax.tree.map(_batch_spec, batch, is_leaf=lambda one: isinstance(one, SparseBatch))
+    return jax.tree.map(_batch_spec, batch, is_leaf=lambda one: isinstance(one, SparseBatch | SampledBatch))
 
 
 def over_parts(sums: jax.Array, batch: SparseBatch) -> jax.Array:
@@ -74,6 +74,8 @@ def over_parts(sums: jax.Array, batch: SparseBatch) -> jax.Array:
 
 
 def _batch_spec(batch: Any) -> Any:
+    if isinstance(batch, SampledBatch):
+        return SampledBatch(_batch_spec(batch.entries), P("model"), P("model"))
     if not isinstance(batch, SparseBatch):
         return P("data")
     entries = P(("data", "model")) if batch.indices.ndim > 1 else P("data")

@@ -106,3 +106,19 @@ class SparseBatch(NamedTuple):
     """float32 [batch], 1 for a real sample, 0 for padding."""
     weights: Any = None
     """float32 [batch] weight of each sample, or `None` where all weigh 1."""
+
+
+class SampledBatch(NamedTuple):
+    """Targets of a sampled Output layer: a dealt batch, and the units a step looks at; a pytree unawares."""
+
+    entries: SparseBatch
+    """Its `indices` are slots: `part * capacity + entry` of the candidates."""
+    candidates: Any
+    """int32 [parts, capacity] different places, ascending; past the last place for padding."""
+    weights: Any
+    """float32 [parts, capacity]: how many units each stands for as a negative; 0 where it is none."""
+
+    @property
+    def sample_mask(self) -> Any:
+        """As in `SparseBatch`."""
+        return self.entries.sample_mask

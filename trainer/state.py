@@ -15,18 +15,19 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from trainer.blockwise import Part, joined, split
 from trainer.deal import Deal, deal_of
 from trainer.dense import DenseBatch
-from trainer.fused import Blocks, Part, Update, joined, split
+from trainer.fused import Blocks, Update
 from trainer.hosts import placed
 from trainer.layers import layout_of, limit_weights
-from trainer.model import Batches, Network, from_weights, group_of, to_weights
+from trainer.model import Batches, Network, Targets, from_weights, group_of, to_weights
 from trainer.network_types import ConnectionSpec, LayerSpec, LayerType, NetworkSpec
 from trainer.objective import Measured, objective_function
 from trainer.optimizer import make_optimizer, rates_of, regularization
 from trainer.settings import TrainSettings
 from trainer.sharding import tree_shardings
-from trainer.sparse import SparseBatch
+from trainer.sparse import SampledBatch, SparseBatch
 from trainer.weights import Weights
 
 _WARM_UP = 100
@@ -70,7 +71,7 @@ class StepReport(NamedTuple):
     """1 where the loss jumped so that the batch was left out and the brake put on, else 0."""
 
 
-Step = Callable[[TrainState, Batches, Batches], tuple[TrainState, StepReport]]
+Step = Callable[[TrainState, Batches, Targets], tuple[TrainState, StepReport]]
 
 
 def create_state(
@@ -108,7 +109,7 @@ def make_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: 
     """The update by one batch of inputs and targets, by layer name. It consumes the state it is given."""
     jitted = jitted_step(spec, settings, mesh, steps=steps)
 
-    def step(state: TrainState, inputs: Batches, targets: Batches) -> tuple[TrainState, StepReport]:
+    def step(state: TrainState, inputs: Batches, targets: Targets) -> tuple[TrainState, StepReport]:
         with jax.set_mesh(mesh):
             return jitted(state, inputs, targets)
 
@@ -120,7 +121,7 @@ def jitted_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps
     optimizer, rates = make_optimizer(spec, settings, steps=steps), rates_of(spec, settings)
     objective, blocks = objective_function(spec, mesh), Blocks(spec, mesh, optimizer, rates)
 
-    def step(state: TrainState, inputs: Batches, targets: Batches) -> tuple[TrainState, StepReport]:
+    def step(state: TrainState, inputs: Batches, targets: Targets) -> tuple[TrainState, StepReport]:
         rng = jax.random.fold_in(state.rng, state.step)
         rate_scale = jnp.where(state.brake.left > 0, 0.1, 1.0)
         plain, apart = split(spec, state.params)
@@ -186,8 +187,18 @@ def abstract_arguments(
         shape = (settings.batch_size, layer.width)
         return DenseBatch(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=by_data), mask)
 
+    def target(layer: LayerSpec) -> Any:
+        entries = batch(layer)
+        if not layer.sampling.by or not isinstance(entries, SparseBatch):
+            return entries
+        # At most: no feature of the batch is another's, or a negative.
+        shape = (layer.parts, -(-(capacity + layer.sampling.count) // layer.parts))
+        by_part = NamedSharding(mesh, P("model"))
+        kinds = (jnp.int32, jnp.float32)
+        return SampledBatch(entries, *(jax.ShapeDtypeStruct(shape, kind, sharding=by_part) for kind in kinds))
+
     state = abstract_state(spec, settings, mesh, steps=1)
-    return state, {one.name: batch(one) for one in spec.inputs}, {one.name: batch(one) for one in spec.outputs}
+    return state, {one.name: batch(one) for one in spec.inputs}, {one.name: target(one) for one in spec.outputs}
 
 
 def in_order(state: TrainState, spec: NetworkSpec, mesh: Mesh, *, release: bool = False) -> TrainState:

@@ -23,7 +23,8 @@ from trainer import checkpoint
 from trainer.data.batches import batch_size_of, paired_batches, sample_order
 from trainer.data.netcdf import Dataset
 from trainer.data.prefetch import prefetched
-from trainer.deal import ON_ACCELERATOR, ON_CPU, deals_of, with_deals
+from trainer.data.sampling import Sampler
+from trainer.deal import ON_ACCELERATOR, ON_CPU, Deal, deals_of, with_deals
 from trainer.errors import DevicesMissing, InputError, NonFiniteError
 from trainer.filing import cache_folder
 from trainer.hosts import agreed, check_same, placed
@@ -111,6 +112,7 @@ def train(
     samples, size = data.samples, batch_size_of(settings.batch_size, data.samples, settings.data_shards)
     per_epoch = -(-samples // size)
     deals = deals_of(spec, mesh.shape["model"])
+    samplers = _samplers(spec, deals, data)
     saver = _Saver(checkpoints, partial(_fingerprint, spec, data, settings))
     check_same(lambda: f"{_fingerprint(spec, data, settings)}{settings!r}{checkpoints and checkpoints.steps}")
     progress = saver.load(spec, settings, mesh, steps=per_epoch * settings.epochs)
@@ -129,6 +131,8 @@ def train(
             shards=settings.data_shards,
             order=order[progress.done * size :],
             deals=deals,
+            samplers=samplers,
+            seed=(settings.seed, epoch),
         )
         for inputs, targets in prefetched(to_mesh(batch, mesh) for batch in batches):
             progress.state, report = step(progress.state, inputs, targets)
@@ -253,6 +257,15 @@ def _begin(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh:
 def _sparse_layers(data: TrainingData) -> set[str]:
     roles = (*data.inputs.items(), *data.targets.items())
     return {name for name, dataset in roles if isinstance(dataset, SparseDataset)}
+
+
+def _samplers(spec: NetworkSpec, deals: Mapping[str, Deal], data: TrainingData) -> dict[str, Sampler]:
+    found: dict[str, Sampler] = {}
+    for layer in spec.outputs:
+        dataset = data.targets[layer.name]
+        if layer.sampling.by and isinstance(dataset, SparseDataset):
+            found[layer.name] = Sampler.of(layer.sampling, deals[layer.name], dataset)
+    return found
 
 
 def _zeros(mesh: Mesh) -> StepReport:

@@ -3,7 +3,7 @@ how many shards a batch is dealt to.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeGuard
@@ -12,15 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.data.netcdf import Dataset
+from trainer.data.sampling import Sampler
 from trainer.deal import Deal
 from trainer.dense import DenseBatch, DenseDataset
 from trainer.errors import SettingsError
-from trainer.sparse import SparseBatch, SparseDataset, round_up
+from trainer.sparse import SampledBatch, SparseBatch, SparseDataset, round_up
 
 Batch = SparseBatch | DenseBatch
+Targets = Batch | SampledBatch
 
 _SMALLEST_CAPACITY = 128
 _SMALLEST_DEALT = 16
+_TELLING = 8
+"""First samples of a batch that tell it from others."""
 _LOOKED_AT = 1 << 20
 """Entries by which the parts of a layer are compared."""
 
@@ -40,10 +44,13 @@ def paired_batches(
     order: npt.NDArray[np.int64],
     shards: int = 1,
     deals: Mapping[str, Deal] = MappingProxyType({}),
-) -> Iterator[tuple[dict[str, Batch], dict[str, Batch]]]:
+    samplers: Mapping[str, Sampler] = MappingProxyType({}),
+    seed: Sequence[int] = (),
+) -> Iterator[tuple[dict[str, Batch], dict[str, Targets]]]:
     """Input and target batches of the same samples by layer, in `order`; a sparse dataset that is both, of layers dealt
-    alike, has one batch for both. `deals` names the layers whose sparse batches are dealt. Raises `ValueError` where
-    datasets differ in their number of samples.
+    alike, has one batch for both. `deals` names the layers whose sparse batches are dealt, `samplers` those whose
+    targets are sampled, by `seed` and the batch's first samples. Raises `ValueError` where datasets differ in their
+    number of samples.
     """
     every = [*inputs.values(), *targets.values()]
     size = batch_size_of(batch_size, _samples(every), shards)
@@ -51,10 +58,14 @@ def paired_batches(
     for drawn in _draws(order, size, shards, sparse):
         first = {layer: _batch(dataset, drawn, deals.get(layer), is_input=True) for layer, dataset in inputs.items()}
         made = {(id(data), deals.get(layer)): first[layer] for layer, data in inputs.items() if _is_sparse(data)}
-        second = {
+        second: dict[str, Targets] = {
             layer: made.get((id(dataset), deals.get(layer))) or _batch(dataset, drawn, deals.get(layer), is_input=False)
             for layer, dataset in targets.items()
         }
+        for layer, sampler in samplers.items():
+            batch = second[layer]
+            if isinstance(batch, SparseBatch):
+                second[layer] = sampler.sampled(batch, (*seed, *drawn.samples[:_TELLING].tolist()))
         yield first, second
 
 

@@ -1,0 +1,81 @@
+"""Which units of a sampled Output layer a step looks at: those the batch has, and negatives that all its samples share.
+Knows no devices, only the parts that units are dealt to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.deal import Deal
+from trainer.network_types import Negatives, Sampling
+from trainer.sparse import SampledBatch, SparseBatch, SparseDataset, round_up
+from trainer.stored import blocks
+
+_SMALLEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Draws for one layer of one dataset."""
+
+    sampling: Sampling
+    deal: Deal
+    dataset: SparseDataset
+    counts: npt.NDArray[np.int64] | None
+    """[units] stored entries of each, or `None` where all are as likely."""
+
+    @classmethod
+    def of(cls, sampling: Sampling, deal: Deal, dataset: SparseDataset) -> "Sampler":
+        """The sampler; goes through the dataset once where it must know what is popular."""
+        if sampling.by is Negatives.UNIFORM:
+            return cls(sampling, deal, dataset, None)
+        counts = np.zeros(dataset.width, np.int64)
+        for entries in blocks(dataset.indices):
+            counts += np.bincount(entries, minlength=dataset.width)
+        return cls(sampling, deal, dataset, counts)
+
+    def sampled(self, batch: SparseBatch, seed: Sequence[int]) -> SampledBatch:
+        """A dealt batch with its candidates; the same `seed`, the same negatives."""
+        own = np.unique(batch.indices[batch.indices < self.deal.stored])
+        negatives = self._negatives(own, np.random.default_rng(list(seed)))
+        places = self.deal.place(negatives)
+        every = np.union1d(own, places).astype(np.int64)
+        weights = np.zeros(len(every), np.float32)
+        weights[np.searchsorted(every, places)] = 1.0 / self._chance(negatives, len(batch.sample_mask))
+        part = every // self.deal.size
+        sizes = np.bincount(part, minlength=self.deal.parts)
+        most = max(int(sizes.max()), _SMALLEST)
+        capacity = round_up(most, 1 << max((most - 1).bit_length() - 3, 0))
+        slot = part * capacity + np.arange(len(every)) - (np.cumsum(sizes) - sizes)[part]
+        shape, slots = (self.deal.parts, capacity), self.deal.parts * capacity
+        candidates = np.full(slots, self.deal.stored, np.int32)
+        candidates[slot] = every
+        of_slots = np.zeros(slots, np.float32)
+        of_slots[slot] = weights
+        place = np.minimum(np.searchsorted(every, batch.indices), len(every) - 1)
+        indices = np.where(batch.indices < self.deal.stored, slot[place], slots).astype(np.int32)
+        entries = batch._replace(indices=indices)
+        return SampledBatch(entries, candidates.reshape(shape), of_slots.reshape(shape))
+
+    def _negatives(self, own: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Different units, ascending."""
+        if self.sampling.by is Negatives.IN_BATCH:
+            return np.sort(self.deal.unit(own).astype(np.int64))
+        if self.sampling.by is Negatives.UNIFORM or not self.dataset.nnz:
+            drawn = rng.integers(0, self.deal.units, self.sampling.count)
+        else:
+            drawn = self.dataset.indices[np.sort(rng.integers(0, self.dataset.nnz, self.sampling.count))]
+        return np.unique(drawn.astype(np.int64))
+
+    def _chance(self, units: npt.NDArray[np.int64], batch: int) -> npt.NDArray[np.float64]:
+        """How likely each unit is to be among the negatives of a step."""
+        if self.counts is None:
+            share, draws = np.full(len(units), 1.0 / self.deal.units), self.sampling.count
+        elif self.sampling.by is Negatives.IN_BATCH:
+            share, draws = self.counts[units] / max(self.dataset.samples, 1), batch
+        else:
+            share, draws = self.counts[units] / max(self.dataset.nnz, 1), self.sampling.count
+        # That not every draw is another's.
+        return np.maximum(-np.expm1(draws * np.log1p(-np.minimum(share, 1.0 - 1e-9))), 1e-12)
