@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import convert, flops, slices, step, topk
+from benchmarks import convert, flops, sampled, slices, step, topk
 from benchmarks.pairs import Row
 from benchmarks.scale import SMALL, Scale
 
 _MODULES: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "step": step.rows,
     "flops": flops.rows,
+    "sampled": sampled.rows,
     "convert": convert.rows,
     "topk": topk.rows,
     "slices": slices.rows,

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,18 @@ from benchmarks.data import Ratings, Shape, make_ratings
 from benchmarks.training import Training, in_turns
 from trainer.data.batches import paired_batches
 from trainer.data.generate import GenerateOptions, generate_netcdf
+from trainer.data.sampling import Sampler
 from trainer.deal import deals_of, with_deals
-from trainer.network_types import LayerKind, LayerSpec, NetworkSpec, OptimizerName, OptimizerSpec
+from trainer.network_types import (
+    Activation,
+    LayerKind,
+    LayerSpec,
+    Negatives,
+    NetworkSpec,
+    OptimizerName,
+    OptimizerSpec,
+    Sampling,
+)
 from trainer.predict import Question, Ready, recommend
 from trainer.programs import TrainFiles, train_files
 from trainer.settings import TrainSettings
@@ -37,7 +48,11 @@ def train(**arguments: Any) -> Callable[[], float]:
     dataset = _dataset(training.ratings)
     settings = TrainSettings(batch_size=training.batch)
     mesh = make_mesh(1, jax.devices()[:1])
-    spec = with_deals(_network(training, dataset.width), ["Input", "Output"], shards=1)
+    spec = with_deals(
+        _network(training, dataset.width), ["Input", "Output"], shards=1, is_local=training.optimizer == "SGD"
+    )
+    deals, sampling = deals_of(spec, 1), spec.output.sampling
+    samplers = {"Output": Sampler.of(sampling, deals["Output"], dataset)} if sampling.by else {}
     step = make_step(spec, settings, mesh)
     made = list(
         paired_batches(
@@ -45,7 +60,9 @@ def train(**arguments: Any) -> Callable[[], float]:
             {"Output": dataset},
             batch_size=training.batch,
             order=np.arange(dataset.samples),
-            deals=deals_of(spec, 1),
+            deals=deals,
+            samplers=samplers,
+            seed=(1,),
         )
     )
     state = create_state(spec, settings, mesh)
@@ -120,6 +137,10 @@ def _network(training: Training, width: int) -> NetworkSpec:
         LayerSpec(name, LayerKind.HIDDEN, (units,), (source,))
         for name, units, source in zip(names[1:], training.hidden, names, strict=False)
     ]
-    layers.append(LayerSpec("Output", LayerKind.OUTPUT, (width,), (names[-2],), sparse=True, dataset="gl"))
+    output = LayerSpec("Output", LayerKind.OUTPUT, (width,), (names[-2],), sparse=True, dataset="gl")
+    if training.negatives:
+        sampling = Sampling(Negatives.UNIFORM, training.negatives)
+        output = replace(output, activation=Activation.SOFT_MAX, sampling=sampling)
+    layers.append(output)
     optimizer = OptimizerSpec(OptimizerName[training.optimizer], training.learning_rate, 0.0, momentum=0.9)
     return NetworkSpec("benchmark", tuple(layers), optimizer=optimizer)

@@ -23,6 +23,8 @@ class Training:
     """Of one turn."""
     prepared: int = 8
     """Batches that are visited again and again."""
+    negatives: int = 0
+    """Drawn for a step of a sampled SoftMax; 0: all items, sigmoid. Ours alone can."""
 
     @property
     def ratings(self) -> Ratings:

@@ -109,12 +109,6 @@ def returned(tree: Any, own: Any, rows: jax.Array) -> Any:
     return jax.tree.map(lambda leaf, new: leaf.at[rows].set(new, mode="drop") if leaf.ndim else new, tree, own)
 
 
-def flat(entries: SparseBatch) -> SparseBatch:
-    """A dealt batch with all its entries in one row."""
-    values = None if entries.values is None else entries.values.reshape(-1)
-    return entries._replace(indices=entries.indices.reshape(-1), rows=entries.rows.reshape(-1), values=values)
-
-
 def kept_rows(left_out: jax.Array, before: Any, after: Any) -> Any:
     """The rows before where the batch is left out; numbers are for the step to decide."""
     return jax.tree.map(lambda old, new: jnp.where(left_out, old, new) if old.ndim else new, before, after)

@@ -18,6 +18,7 @@ from trainer.errors import SettingsError
 from trainer.network import parameter_count, read_network, resolve_shapes
 from trainer.network_names import OPTIMIZERS
 from trainer.network_types import NetworkSpec, OptimizerName, OptimizerSpec
+from trainer.optimizer import rates_of
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import round_up
@@ -258,7 +259,8 @@ class _Compiled(NamedTuple):
 def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> _Compiled:
     mesh = make_mesh(settings.data_shards, jax.devices()[:devices])
     sparse = [layer.name for layer in spec.layers if layer.sparse]
-    spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR)
+    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
+    spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
     part = settings.batch_size // settings.data_shards
     arguments = abstract_arguments(spec, settings, mesh, capacity=capacity_of(math.ceil(shape.per_sample * part)))
     with jax.set_mesh(mesh):

@@ -88,13 +88,18 @@ def deals_of(spec: NetworkSpec, shards: int) -> dict[str, Deal]:
     return {layer.name: deal_of(layer, shards) for layer in spec.layers if layer.parts > 0}
 
 
-def with_deals(spec: NetworkSpec, sparse: Collection[str], *, shards: int, weights: int = ON_CPU) -> NetworkSpec:
+def with_deals(
+    spec: NetworkSpec, sparse: Collection[str], *, shards: int, weights: int = ON_CPU, is_local: bool = False
+) -> NetworkSpec:
     """`spec` (shapes resolved) with those wide layers dealt that can be updated block by block, of so many `weights` at
-    most; `sparse` names the layers that have sparse data.
+    most; `sparse` names the layers that have sparse data. Where an update `is_local`, to the rows that have entries,
+    matrices from Input layers need no blocks.
     """
     if _is_clipped(spec):
         return spec
-    return replace(spec, layers=tuple(_dealt(spec, layer, sparse, shards, weights) for layer in spec.layers))
+    of_kind = {LayerKind.INPUT: 0 if is_local else weights}
+    layers = (_dealt(spec, layer, sparse, shards, of_kind.get(layer.kind, weights)) for layer in spec.layers)
+    return replace(spec, layers=tuple(layers))
 
 
 def _dealt(spec: NetworkSpec, layer: LayerSpec, sparse: Collection[str], shards: int, weights: int) -> LayerSpec:
@@ -102,7 +107,7 @@ def _dealt(spec: NetworkSpec, layer: LayerSpec, sparse: Collection[str], shards:
         return replace(layer, parts=0, block=0)
     ends = ((one.source, one.target) for one in spec.connections)
     widest = max((other.width for pair in ends if layer in pair for other in pair if other is not layer), default=1)
-    block = layer.width if layer.sampling.by else max(min(weights // widest, _LARGEST_BLOCK), 1)
+    block = layer.width if layer.sampling.by or not weights else max(min(weights // widest, _LARGEST_BLOCK), 1)
     power = 1 << (-(-layer.width // block) - 1).bit_length()
     return replace(layer, parts=round_up(max(power, _FEWEST_PARTS), shards), block=block)
 

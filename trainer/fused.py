@@ -20,7 +20,6 @@ from trainer.blockwise import (
     Part,
     added,
     entries_of,
-    flat,
     in_turn,
     kept_rows,
     log_total_over,
@@ -36,16 +35,18 @@ from trainer.layers import Corruption, entry_pieces, limit_weights, matmul
 from trainer.loss_rules import Terms
 from trainer.losses import (
     Known,
+    Sampled,
     Shard,
+    flat,
     is_multinomial,
     known_of,
-    log_total_of,
     loss_spec,
+    sampled_losses,
     unit_losses,
 )
 from trainer.model import Batches, Targets, corruption_of
 from trainer.network_names import takes_logits
-from trainer.network_types import LayerSpec, NetworkSpec, OptimizerName
+from trainer.network_types import LayerSpec, NetworkSpec
 from trainer.optimizer import Rates, regularization
 from trainer.sharding import batch_specs, tree_specs
 from trainer.sparse import SampledBatch, SparseBatch
@@ -244,25 +245,30 @@ class Blocks:
         update: Update,
     ) -> OutputPass:
         """The part of one device, of whose rows only those of the candidates are read and written."""
-        loss, entries = loss_spec(self.spec, layer), flat(targets.entries)
+        entries, slots = flat(targets.entries), targets.candidates.size
         cotangent, counted = _weighted(layer, entries, cotangent)
-        rows, slots = jax.tree.leaves(part.params)[0].shape[0], targets.candidates.size
-        place = jax.lax.axis_index("model")
-        shard = Shard(place * slots, slots * self.mesh.shape["model"], "model")
-        local = targets.candidates.reshape(-1) - place * rows
+        rows, device = jax.tree.leaves(part.params)[0].shape[0], jax.lax.axis_index("model")
+        shard = Shard(device * slots, slots * self.mesh.shape["model"], "model")
+        local = targets.candidates.reshape(-1) - device * rows
         local = jnp.where((local >= 0) & (local < rows), local, rows)
         here = Part(*taken(tuple(part), local))
-        logits, back = jax.vjp(self._sums, here.params, sources)
-        weights = targets.weights.reshape(-1)
-        if is_multinomial(loss):
-            # A unit that stands for n counts n times in the sum of e^logit, and once where it is a target.
-            times = jnp.broadcast_to(weights[None, :], logits.shape)
-            times = times.at[entries.rows, shard.column(entries.indices, slots)].set(1.0, mode="drop")
-            logits = logits + jnp.log(times)
-        known = known_of(loss, targets.entries, log_total_of(logits, shard=shard), shard=shard)
-        terms = unit_losses(loss, logits, entries, known, shard=shard, ignore_zero=layer.ignore_zero, weights=weights)
-        grads, deltas = back(terms.delta * cotangent[:, None])
-        losses = terms.loss * counted
+        slot, others = shard.column(entries.indices, slots), shard.column(targets.negatives.reshape(-1), slots)
+
+        def sums(params: Any, sources: tuple[jax.Array, ...]) -> Sampled:
+            stored, of_others = jnp.zeros(slot.shape, jnp.float32), taken(params, others)
+            for own, values in zip(params["outputs"].values(), sources, strict=True):
+                given = values.at[entries.rows].get(mode="fill", fill_value=0.0)
+                row, bias = taken((own["kernel"], own["bias"]), slot)
+                stored = stored + (given * row).sum(axis=1) + bias
+            return Sampled(stored, self._sums(of_others, sources))
+
+        logits, back = jax.vjp(sums, here.params, sources)
+        loss, delta = sampled_losses(
+            loss_spec(self.spec, layer), logits, targets, shard=shard, ignore_zero=layer.ignore_zero
+        )
+        of_entries = cotangent.at[entries.rows].get(mode="fill", fill_value=0.0)
+        grads, deltas = back(Sampled(delta.stored * of_entries, delta.others * cotangent[:, None]))
+        losses = loss * counted
         left_out = self._is_left_out(losses, update, is_all=True)
         kept = self._updated(here, self._over_data(grads), left_out, update.rate_scale, layer.weight_norm)
         found = losses, deltas, regularization(self.rates, here.params)
@@ -350,8 +356,7 @@ class Blocks:
     @property
     def _touches_entries_only(self) -> bool:
         """Whether rows without entries stay as they are, and the others move by what their entries bring."""
-        plain = self.rates.name is OptimizerName.SGD and self.rates.l1 == 0 and self.rates.l2 == 0
-        return plain and self.mesh.shape["data"] == 1
+        return self.rates.is_local and self.mesh.shape["data"] == 1
 
     def _updated(self, here: Part, grads: Any, left_out: jax.Array, rate_scale: jax.Array, longest: float) -> Part:
         """A block after its update, or as it was but for the numbers. It must stand by itself before any of it is

@@ -25,7 +25,7 @@ from trainer.network_types import (
     NetworkSpec,
 )
 from trainer.sharding import over_parts
-from trainer.sparse import SparseBatch
+from trainer.sparse import SampledBatch, SparseBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +152,9 @@ def unit_losses(
     *,
     shard: Shard,
     ignore_zero: bool = False,
-    weights: jax.Array | None = None,
 ) -> Terms:
     """Loss [batch] of the units given, and its derivative by each of `values`, [batch, units], sample weights left out.
-    `shard` and targets are as in `sample_losses`, but may be those of a block of units. `weights` [units] say how many
-    units each stands for where it is not stored; SoftMax wants them in its logits. Nothing crosses devices.
+    `shard` and targets are as in `sample_losses`, but may be those of a block of units. Nothing crosses devices.
     """
     rule = _rule_of(spec)
     if rule.softmax:
@@ -176,15 +174,67 @@ def unit_losses(
     target = _stored_target(targets, known, owned, softmax=rule.softmax)
     stored = rule.stored(at, target)
     counted = zero(at, target._replace(value=jnp.zeros_like(at)))
-    if weights is not None and not rule.softmax:
-        everywhere = scaled(everywhere, weights[None, :])
-        counted = scaled(counted, weights.at[column].get(mode="fill", fill_value=0.0))
     correction = jnp.where(owned, stored.loss - counted.loss, 0.0)
     total = shard.kept(everywhere.loss).sum(axis=1)
     total = total + jax.ops.segment_sum(correction, targets.rows, batch)
     delta = shard.kept(boost.zero * everywhere.delta)
     # Set, not added: a feature stored twice passes its delta back once, as in DSSTNE.
     return Terms(total, delta.at[targets.rows, column].set(boost.one * stored.delta, mode="drop"))
+
+
+class Sampled(NamedTuple):
+    """Logits of a sampled layer's units that a device looks at."""
+
+    stored: jax.Array
+    """[entries], of the units of entries."""
+    others: jax.Array
+    """[batch, negatives]"""
+
+
+def sampled_losses(
+    spec: LossSpec, logits: Sampled, targets: SampledBatch, *, shard: Shard, ignore_zero: bool = False
+) -> tuple[jax.Array, Sampled]:
+    """Loss [batch] of a device's own units by its own negatives, and its derivative by each logit, sample weights left
+    out. A negative counts as often as it stands for others: as a summand of SoftMax's sum of e^logit, else as a loss;
+    where it is a target of the sample it is none. `shard` is that of the candidates' slots. To be called within
+    `shard_map`.
+    """
+    rule, entries = _rule_of(spec), flat(targets.entries)
+    boost, (batch, columns) = _boost_of(spec, analog=entries.values is not None), logits.others.shape
+    first = jax.lax.axis_index("model") * columns
+    hit = jnp.where((targets.hits >= first) & (targets.hits < first + columns), targets.hits - first, columns)
+    times = jnp.broadcast_to(targets.weights.reshape(1, -1), logits.others.shape)
+    times = times.at[entries.rows, hit.reshape(-1)].set(0.0, mode="drop")
+    owned = shard.column(entries.indices, targets.candidates.size) < targets.candidates.size
+    stored, others, log_total = *logits, jnp.zeros((batch, 1), jnp.float32)
+    if rule.softmax:
+        log_total = _sampled_total(jnp.where(owned, stored, -jnp.inf), others + jnp.log(times), entries.rows)
+        stored = stored - log_total[:, 0].at[entries.rows].get(mode="fill", fill_value=0.0)
+        others = others + jnp.log(times) - log_total
+    known = known_of(spec, targets.entries, log_total, shard=shard)
+    none = jnp.zeros((1, 1), jnp.float32)
+    zero = (nothing if ignore_zero else rule.zero)(others, Target(none, none, known.mass))
+    zero = zero if rule.softmax else scaled(zero, times)
+    own = rule.stored(stored, _stored_target(entries, known, owned, softmax=rule.softmax))
+    own = Terms(jnp.where(owned, own.loss, 0.0), jnp.where(owned, boost.one * own.delta, 0.0))
+    loss = zero.loss.sum(axis=1) + jax.ops.segment_sum(own.loss, entries.rows, batch)
+    return loss, Sampled(own.delta, boost.zero * zero.delta)
+
+
+def _sampled_total(stored: jax.Array, others: jax.Array, rows: jax.Array) -> jax.Array:
+    """Logarithm of the sum of e^logit, [entries] and [batch, negatives] -> [batch, 1], over all devices."""
+    batch = len(others)
+    largest = jnp.maximum(jax.ops.segment_max(stored, rows, batch), others.max(axis=1))
+    largest = jnp.maximum(jax.lax.pmax(largest, "model"), jnp.finfo(jnp.float32).min)
+    of_stored = jnp.exp(stored - largest.at[rows].get(mode="fill", fill_value=0.0))
+    total = jax.ops.segment_sum(of_stored, rows, batch) + jnp.exp(others - largest[:, None]).sum(axis=1)
+    return (largest + jnp.log(jax.lax.psum(total, "model")))[:, None]
+
+
+def flat(entries: SparseBatch) -> SparseBatch:
+    """A dealt batch with all its entries in one row."""
+    values = None if entries.values is None else entries.values.reshape(-1)
+    return entries._replace(indices=entries.indices.reshape(-1), rows=entries.rows.reshape(-1), values=values)
 
 
 def _stored_target(targets: SparseBatch, known: Known, owned: jax.Array, *, softmax: bool) -> Target:

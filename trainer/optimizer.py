@@ -35,6 +35,11 @@ class Rates:
     momentum: float
     momentum2: float
 
+    @property
+    def is_local(self) -> bool:
+        """Whether a weight without a gradient stays as it is, and the others move by the sum of what they are given."""
+        return self.name is OptimizerName.SGD and self.l1 == 0 and self.l2 == 0
+
 
 def rates_of(spec: NetworkSpec, settings: TrainSettings) -> Rates:
     """The numbers in force."""

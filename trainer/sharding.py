@@ -75,7 +75,7 @@ def over_parts(sums: jax.Array, batch: SparseBatch) -> jax.Array:
 
 def _batch_spec(batch: Any) -> Any:
     if isinstance(batch, SampledBatch):
-        return SampledBatch(_batch_spec(batch.entries), P("model"), P("model"))
+        return SampledBatch(_batch_spec(batch.entries), P(("data", "model")), *[P("model")] * 3)
     if not isinstance(batch, SparseBatch):
         return P("data")
     entries = P(("data", "model")) if batch.indices.ndim > 1 else P("data")

@@ -109,14 +109,20 @@ class SparseBatch(NamedTuple):
 
 
 class SampledBatch(NamedTuple):
-    """Targets of a sampled Output layer: a dealt batch, and the units a step looks at; a pytree unawares."""
+    """Targets of a sampled Output layer: a dealt batch, and the units a step looks at; a pytree unawares. Slots and
+    columns count `part * capacity + entry`, one past the last stands for none.
+    """
 
     entries: SparseBatch
-    """Its `indices` are slots: `part * capacity + entry` of the candidates."""
+    """Its `indices` are slots of the candidates."""
+    hits: Any
+    """int32, as `indices`: the column of an entry whose unit is a negative, too."""
     candidates: Any
-    """int32 [parts, capacity] different places, ascending; past the last place for padding."""
+    """int32 [parts, capacity] different places, ascending, of entries and negatives; past the last for padding."""
+    negatives: Any
+    """int32 [parts, columns] slots of the negatives."""
     weights: Any
-    """float32 [parts, capacity]: how many units each stands for as a negative; 0 where it is none."""
+    """float32 [parts, columns]: how many units each negative stands for; 0 for padding."""
 
     @property
     def sample_mask(self) -> Any:

@@ -192,10 +192,14 @@ def abstract_arguments(
         if not layer.sampling.by or not isinstance(entries, SparseBatch):
             return entries
         # At most: no feature of the batch is another's, or a negative.
-        shape = (layer.parts, -(-(capacity + layer.sampling.count) // layer.parts))
+        negatives = layer.sampling.count or capacity
         by_part = NamedSharding(mesh, P("model"))
-        kinds = (jnp.int32, jnp.float32)
-        return SampledBatch(entries, *(jax.ShapeDtypeStruct(shape, kind, sharding=by_part) for kind in kinds))
+
+        def of_parts(count: int, kind: Any) -> Any:
+            return jax.ShapeDtypeStruct((layer.parts, -(-count // layer.parts)), kind, sharding=by_part)
+
+        candidates, slots = of_parts(capacity + layer.sampling.count, jnp.int32), of_parts(negatives, jnp.int32)
+        return SampledBatch(entries, entries.indices, candidates, slots, of_parts(negatives, jnp.float32))
 
     state = abstract_state(spec, settings, mesh, steps=1)
     return state, {one.name: batch(one) for one in spec.inputs}, {one.name: target(one) for one in spec.outputs}

@@ -29,6 +29,7 @@ from trainer.errors import DevicesMissing, InputError, NonFiniteError
 from trainer.filing import cache_folder
 from trainer.hosts import agreed, check_same, placed
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
+from trainer.optimizer import rates_of
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
@@ -108,7 +109,8 @@ def train(
     weights. The state returned has no optimizer's part. `NonFiniteError` as soon as an epoch's loss is not finite.
     """
     weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
-    spec = with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights)
+    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
+    spec = with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights, is_local=is_local)
     samples, size = data.samples, batch_size_of(settings.batch_size, data.samples, settings.data_shards)
     per_epoch = -(-samples // size)
     deals = deals_of(spec, mesh.shape["model"])

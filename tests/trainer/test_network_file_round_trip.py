@@ -31,12 +31,14 @@ from trainer.network_types import (
     LayerSpec,
     LayerType,
     MarginalScale,
+    Negatives,
     NetworkKind,
     NetworkSpec,
     OptimizerName,
     OptimizerSpec,
     PoolingFunction,
     ResponseNormalization,
+    Sampling,
     Schedule,
     SharedWeights,
     Sparseness,
@@ -140,6 +142,7 @@ def networks(draw: st.DrawFn) -> NetworkSpec:
         layer = draw(fed_layers(labels.pop(), kind, layers, **own))
         if kind is OUTPUT:
             layer = replace(layer, loss=draw(st.none() | st.sampled_from([ErrorFunction.L1, ErrorFunction.L2])))
+            layer = replace(layer, sampling=draw(st.builds(Sampling, st.sampled_from(Negatives), st.integers(0, 9))))
         skips = draw(st.lists(st.sampled_from(layers), max_size=2, unique_by=lambda other: other.name))
         if layer.type is not POOLING:
             layer = replace(layer, skips=tuple(other.name for other in skips if other.width == layer.width))

@@ -1,6 +1,5 @@
 """Output layers of which a step looks at some units only."""
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -85,11 +84,12 @@ def test_what_negatives_stand_for_adds_up_to_all_units(by: Negatives) -> None:
     batch, sampler = batch_of_all(deal), Sampler.of(Sampling(by, 12), deal, DATA)
     reached = np.bincount(DATA.indices, minlength=WIDTH) > 0 if by is Negatives.POPULARITY else np.ones(WIDTH, bool)
     worth = np.random.default_rng(2).uniform(0.5, 2.0, WIDTH)
-    found = []
+    found: list[float] = []
     for seed in range(2000):
         drawn = sampler.sampled(batch, (seed,))
-        real = drawn.candidates < deal.stored
-        found.append(float((drawn.weights[real] * worth[deal.unit(drawn.candidates[real])]).sum()))
+        real = drawn.negatives < drawn.candidates.size
+        places = drawn.candidates.reshape(-1)[drawn.negatives[real]]
+        found.append(float((drawn.weights[real] * worth[deal.unit(places)]).sum()))
     error = np.std(found) / np.sqrt(len(found))
     assert abs(np.mean(found) - worth[reached].sum()) < 4 * error
 
@@ -105,6 +105,12 @@ def test_entries_name_their_candidates_and_a_seed_its_negatives() -> None:
         kept = row[row < deal.stored]
         assert (np.diff(kept) > 0).all()
         assert (kept // deal.size == part).all()
+    names = np.append(
+        drawn.candidates.reshape(-1)[np.minimum(drawn.negatives.reshape(-1), drawn.candidates.size - 1)], -1
+    )
+    is_hit = drawn.hits < drawn.negatives.size
+    assert is_hit.any()
+    np.testing.assert_array_equal(names[drawn.hits[is_hit]], batch.indices[is_hit])
     np.testing.assert_array_equal(drawn.candidates, again.candidates)
     assert not np.array_equal(drawn.candidates, other.candidates)
 
@@ -115,8 +121,7 @@ def test_a_steps_cost_does_not_grow_with_the_items() -> None:
         optimizer = OptimizerSpec(OptimizerName.SGD, weight_decay=0.0)
         spec = chain((width, width), hidden=(16,), optimizer=optimizer)
         spec = with_layer(spec, 2, sampling=Sampling(Negatives.UNIFORM, 64), activation=Activation.SOFT_MAX)
-        spec = with_deals(spec, ["Input0"], shards=8)
-        spec = replace(spec, layers=tuple(replace(layer, parts=8 * bool(layer.parts)) for layer in spec.layers))
+        spec = with_deals(spec, ["Input0"], shards=8, is_local=True)
         with jax.set_mesh(mesh):
             arguments = abstract_arguments(spec, settings, mesh, capacity=512)
             compiled = jitted_step(spec, settings, mesh).lower(*arguments).compile()

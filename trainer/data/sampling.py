@@ -39,25 +39,34 @@ class Sampler:
     def sampled(self, batch: SparseBatch, seed: Sequence[int]) -> SampledBatch:
         """A dealt batch with its candidates; the same `seed`, the same negatives."""
         own = np.unique(batch.indices[batch.indices < self.deal.stored])
-        negatives = self._negatives(own, np.random.default_rng(list(seed)))
-        places = self.deal.place(negatives)
+        drawn = self._negatives(own, np.random.default_rng(list(seed)))
+        places = self.deal.place(drawn)
+        order = np.argsort(places)
+        places = places[order]
         every = np.union1d(own, places).astype(np.int64)
-        weights = np.zeros(len(every), np.float32)
-        weights[np.searchsorted(every, places)] = 1.0 / self._chance(negatives, len(batch.sample_mask))
-        part = every // self.deal.size
+        candidates, slot = self._by_part(every, every, self.deal.stored)
+        of_negatives = slot[np.searchsorted(every, places)].astype(np.int64)
+        negatives, column = self._by_part(places, of_negatives, candidates.size)
+        weights = np.zeros(negatives.size, np.float32)
+        weights[column] = 1.0 / self._chance(drawn[order], len(batch.sample_mask))
+        is_real = batch.indices < self.deal.stored
+        entries = batch._replace(indices=_found(every, slot, batch.indices, is_real, candidates.size))
+        is_negative = is_real & np.isin(batch.indices, places, kind="sort")
+        hits = _found(places, column, batch.indices, is_negative, negatives.size)
+        return SampledBatch(entries, hits, candidates, negatives, weights.reshape(negatives.shape))
+
+    def _by_part(
+        self, places: npt.NDArray[np.int64], values: npt.NDArray[np.int64], padding: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Values of ascending places as [parts, capacity], and where in that each has come to."""
+        part = places // self.deal.size
         sizes = np.bincount(part, minlength=self.deal.parts)
         most = max(int(sizes.max()), _SMALLEST)
         capacity = round_up(most, 1 << max((most - 1).bit_length() - 3, 0))
-        slot = part * capacity + np.arange(len(every)) - (np.cumsum(sizes) - sizes)[part]
-        shape, slots = (self.deal.parts, capacity), self.deal.parts * capacity
-        candidates = np.full(slots, self.deal.stored, np.int32)
-        candidates[slot] = every
-        of_slots = np.zeros(slots, np.float32)
-        of_slots[slot] = weights
-        place = np.minimum(np.searchsorted(every, batch.indices), len(every) - 1)
-        indices = np.where(batch.indices < self.deal.stored, slot[place], slots).astype(np.int32)
-        entries = batch._replace(indices=indices)
-        return SampledBatch(entries, candidates.reshape(shape), of_slots.reshape(shape))
+        slot = part * capacity + np.arange(len(places)) - (np.cumsum(sizes) - sizes)[part]
+        whole = np.full(self.deal.parts * capacity, padding, np.int32)
+        whole[slot] = values
+        return whole.reshape(self.deal.parts, capacity), slot
 
     def _negatives(self, own: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Different units, ascending."""
@@ -79,3 +88,16 @@ class Sampler:
             share, draws = self.counts[units] / max(self.dataset.nnz, 1), self.sampling.count
         # That not every draw is another's.
         return np.maximum(-np.expm1(draws * np.log1p(-np.minimum(share, 1.0 - 1e-9))), 1e-12)
+
+
+def _found(
+    known: npt.NDArray[np.int64],
+    where: npt.NDArray[np.int64],
+    wanted: npt.NDArray[np.int32],
+    is_known: npt.NDArray[np.bool_],
+    none: int,
+) -> npt.NDArray[np.int32]:
+    """`where` the wanted ones among the `known`, ascending, are; `none` for those that are none."""
+    found = np.full(wanted.shape, none, np.int32)
+    found[is_known] = where[np.searchsorted(known, wanted[is_known])]
+    return found
