@@ -26,7 +26,7 @@ demo: $(READY) ## rent, train, fetch and give back, all on this machine
 	$(BIN)/launch-and-train --dry-run
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -n 3 --dist loadscope
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 lint: $(READY) ## format, lint, types, floors, docs
 	$(BIN)/ruff format --check .

@@ -1,12 +1,33 @@
-"""A cache folder of its own for the whole run of the tests, workers and programs they start included."""
+"""A cache folder of its own for the whole run of the tests, workers and programs they start included; and the longest
+files first, so that none of them is left over when the others are done.
+"""
 
 import os
 import shutil
 import tempfile
 
+import pytest
+
+_LONGEST = (
+    "test_whole_job",
+    "test_train",
+    "test_graph",
+    "test_process",
+    "test_distributed",
+    "test_launch",
+    "test_session",
+)
+"""Most of what some of these do is to wait: they go well beside those that compute."""
+
 _MADE = None if "XDG_CACHE_HOME" in os.environ else tempfile.mkdtemp(prefix="launch-and-train-tests-")
 if _MADE is not None:
     os.environ["XDG_CACHE_HOME"] = _MADE
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files keep their order, and the tests inside them theirs."""
+    rank = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_unconfigure() -> None:
