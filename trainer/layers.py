@@ -199,7 +199,7 @@ def entry_pieces(entries: jax.Array, units: int) -> jax.Array:
     can be made.
     """
     if entries.ndim == 1:
-        return entries[None, :]
+        entries = entries.reshape(-1, math.gcd(len(entries), _PIECE))
     parts, capacity = entries.shape
     enough = min(_PIECE, _PIECE_NUMBERS // units)
     fitting = (count for count in range(1, parts) if parts % count == 0 and count * capacity >= enough)

@@ -4,9 +4,9 @@ lists them by name in DSSTNE's format. Knows nothing of training.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from trainer.data.batches import input_batches, single_batches
 from trainer.data.netcdf import Dataset
+from trainer.data.prefetch import prefetched
 from trainer.filing import replacing
 from trainer.hosts import gathered
 from trainer.network_types import NetworkSpec
@@ -21,6 +22,7 @@ from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
 from trainer.topk import make_outputs, make_recommend
 
+Answer = TypeVar("Answer")
 SCORE_FORMAT = "4.3f"
 """DSSTNE's own."""
 
@@ -70,23 +72,34 @@ def recommend(
     below `live` are listed, id -1 stands where a sample has none left.
     """
     ask = make_recommend(ready.spec, ready.mesh, k=min(k, live), layer=ready.layer)
-    shards = ready.mesh.shape["data"]
-
-    def batches(dataset: SparseDataset | None) -> Iterator[Any]:
-        return repeat(None) if dataset is None else single_batches(dataset, batch_size=batch_size, shards=shards)
-
+    made = (to_mesh(given, ready.mesh) for given in _batches(question, batch_size, ready.mesh.shape["data"]))
     left = question.samples
-    for inputs, exclude, multiply in zip(
-        input_batches(question.inputs, batch_size=batch_size, shards=shards),
-        batches(question.exclude),
-        batches(question.multiply),
-        strict=False,
-    ):
-        on_mesh = to_mesh((inputs, exclude, multiply), ready.mesh)
-        ids, scores = gathered(ask((ready.params, ready.statistics), *on_mesh, live))
+    for answer in _one_ahead(ask((ready.params, ready.statistics), *given, live) for given in prefetched(made)):
+        ids, scores = gathered(answer)
         rows = min(left, len(ids))
         left -= rows
         yield ids[:rows], scores[:rows]
+
+
+def _batches(question: Question, batch_size: int, shards: int) -> Iterator[tuple[Any, Any, Any]]:
+    """Inputs, exclude and multiply; what is excluded is often an input, and is then the same batch."""
+    same = next((name for name, dataset in question.inputs.items() if dataset is question.exclude), None)
+
+    def others(dataset: SparseDataset | None) -> Iterator[Any]:
+        return repeat(None) if dataset is None else single_batches(dataset, batch_size=batch_size, shards=shards)
+
+    exclude, multiply = others(question.exclude if same is None else None), others(question.multiply)
+    for inputs in input_batches(question.inputs, batch_size=batch_size, shards=shards):
+        yield inputs, next(exclude) if same is None else inputs[same], next(multiply)
+
+
+def _one_ahead(answers: Iterator[Answer]) -> Iterator[Answer]:
+    """Each answer when the next question has been put, so that the devices need not wait for the host."""
+    before = list(islice(answers, 1))
+    for answer in answers:
+        yield before.pop()
+        before.append(answer)
+    yield from before
 
 
 def layer_outputs(ready: Ready, inputs: Mapping[str, Dataset], *, batch_size: int) -> Iterator[npt.NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 Names are unknown here.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from trainer.network_types import NetworkSpec
 from trainer.objective import forward_function
 from trainer.sparse import SparseBatch, round_up
 
+_SMALLEST_GROUP = 8
+"""Neighbours that are worth being looked at together."""
 NOBODY = -1
 """Id that stands where a sample has no feature left."""
 
@@ -110,8 +113,26 @@ def _best_of_shard(
     if exclude is not None:
         scores = scores.at[exclude.rows, _columns(exclude, first, units)].set(-jnp.inf, mode="drop")
     # [batch, units of the shard] -> [batch, k of the shard]
-    best, column = jax.lax.top_k(scores, min(k, units))
+    best, column = _top(scores, min(k, units))
     return Recommendations(column + first, best)
+
+
+def _top(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """As `jax.lax.top_k`, by groups of neighbours: what is among the best lies in the `k` groups whose best is best. Of
+    ties the earlier groups come first, as their members do.
+    """
+    batch, units = scores.shape
+    size = 1 << round(math.log2(math.sqrt(units / k)))
+    if size < _SMALLEST_GROUP:
+        return jax.lax.top_k(scores, k)
+    groups = -(-units // size)
+    grouped = jnp.pad(scores, ((0, 0), (0, groups * size - units)), constant_values=-jnp.inf)
+    grouped = grouped.reshape(batch, groups, size)
+    chosen = jnp.sort(jax.lax.top_k(grouped.max(axis=2), min(k, groups))[1], axis=1)
+    # [batch, k, size] -> [batch, k * size]
+    left = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(batch, -1)
+    best, place = jax.lax.top_k(left, k)
+    return best, jnp.take_along_axis(chosen, place // size, axis=1) * size + place % size
 
 
 def _columns(batch: SparseBatch, first: jax.Array, units: int) -> jax.Array:
