@@ -8,10 +8,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check fix bench wheel lock clean
+.PHONY: help demo test lint check fix bench bench-small wheel lock clean
 
 help: ## say what the targets do
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "python 3.11 or newer is needed and was not found" >&2; exit 1; }
@@ -44,6 +44,9 @@ fix: $(READY) ## mend what can be mended
 
 bench: $(READY) .bench/.ready ## measure beside peers
 	$(BIN)/python -m benchmarks --peers .bench/bin/python
+
+bench-small: $(READY) ## run every row that needs no peer in seconds, to show that it runs
+	$(BIN)/python -m benchmarks --small
 
 .bench/.ready: benchmarks/requirements.lock | $(READY)
 	$(UV) venv --quiet --allow-existing --python $(BIN)/python .bench
