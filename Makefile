@@ -11,7 +11,7 @@ UV := $(BIN)/python -m uv
 .PHONY: help demo test lint check fix bench bench-small wheel lock clean
 
 help: ## say what the targets do
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "python 3.11 or newer is needed and was not found" >&2; exit 1; }

@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 from trainer_networks import MESHES, Run, batch_of, chain, dense, mesh_of, random_rows, with_layer
 
-from trainer.deal import Deal
+from trainer.deal import Deal, with_deals
 from trainer.model import Batches
 from trainer.network import read_network, resolve_shapes
-from trainer.network_types import Activation, NetworkSpec, OptimizerName, OptimizerSpec, Sparseness, WeightInit
+from trainer.network_types import (
+    Activation,
+    Negatives,
+    NetworkSpec,
+    OptimizerName,
+    OptimizerSpec,
+    Sampling,
+    Sparseness,
+    WeightInit,
+)
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.state import abstract_arguments, create_state, jitted_step, make_step, weights_of
@@ -265,9 +274,12 @@ def test_no_weight_crosses_axis_model() -> None:
         assert (width, HIDDEN) not in shapes
 
 
-def test_a_step_can_be_exported_to_machines_that_are_not_here() -> None:
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(Negatives.UNIFORM, 4)], ids=["whole", "sampled"])
+def test_a_step_can_be_exported_to_machines_that_are_not_here(sampling: Sampling) -> None:
     settings, mesh = TrainSettings(batch_size=BATCH), mesh_of((1, 8))
-    spec = everything_on(OptimizerName.ADAM)
+    spec = with_layer(everything_on(OptimizerName.ADAM), -1, sampling=sampling)
+    spec = with_deals(spec, [one.name for one in spec.inputs], shards=8, weights=1)
+    assert all(layer.parts for layer in (*spec.inputs, *spec.outputs))
     arguments = abstract_arguments(spec, settings, mesh, capacity=80)
     with jax.set_mesh(mesh):
         exported = jax.export.export(jitted_step(spec, settings, mesh), platforms=["cuda", "tpu", "cpu"])(*arguments)
@@ -280,6 +292,7 @@ def test_the_step_of_every_shipped_network_can_be_exported(path: Path) -> None:
     spec = read_network(path)
     spec = resolve_shapes(spec, {layer.dataset: (256,) for layer in (*spec.inputs, *spec.outputs)})
     settings, mesh = TrainSettings(batch_size=BATCH), mesh_of((2, 4))
+    spec = with_deals(spec, [one.name for one in spec.inputs], shards=4, weights=1 << 12)
     arguments = abstract_arguments(spec, settings, mesh, capacity=80)
     with jax.set_mesh(mesh):
         exported = jax.export.export(jitted_step(spec, settings, mesh), platforms=["cuda", "tpu", "cpu"])(*arguments)
