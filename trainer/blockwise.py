@@ -81,8 +81,8 @@ def targets_of(targets: SparseBatch | DenseBatch, block: jax.Array | int, blocks
 
 
 def entries_of(entries: jax.Array, block: jax.Array | int, blocks: int) -> jax.Array:
-    """What a block has to look at of [parts, capacity] entries; all of those that are not dealt."""
-    return entries if entries.ndim == 1 else entries.reshape(blocks, -1)[block]
+    """The entries of a block of whole parts, of [parts, capacity]."""
+    return entries.reshape(blocks, -1)[block]
 
 
 def sliced(tree: Any, start: Any, block: jax.Array | int, size: int) -> Any:

@@ -12,7 +12,9 @@ import pytest
 from trainer_networks import chain, dense, mesh_of, random_rows, with_layer
 
 from trainer.data.batches import paired_batches
+from trainer.data.netcdf import Dataset
 from trainer.deal import blocks_of, deals_of, with_deals
+from trainer.dense import DenseDataset
 from trainer.network_types import Activation, ErrorFunction, NetworkSpec, OptimizerName, OptimizerSpec
 from trainer.optimizer import make_optimizer
 from trainer.settings import TrainSettings
@@ -46,6 +48,7 @@ LOSSES: Mapping[str, Loss] = {
     "multinomial": lambda z, t: (
         -(t * jax.nn.log_softmax(z)).sum(axis=1) / jnp.maximum((t > 0).sum(axis=1).astype(jnp.float32), 1.0)
     ),
+    "dense hinge": lambda z, t: jnp.maximum(0.0, 1.0 - (2.0 * t - 1.0) * z).sum(axis=1),
     "marginal": lambda z, t: marginal(z, t, 1.0),
     "scaled marginal": lambda z, t: marginal(z, t, t),
 }
@@ -61,6 +64,8 @@ class Case:
     l2: float = 0.0
     analog: bool = False
     weighted: bool = False
+    is_dense: bool = False
+    """Targets are 1 where a feature is stored, else -1."""
 
     @property
     def spec(self) -> NetworkSpec:
@@ -77,6 +82,7 @@ CASES = [
     Case("L1", ErrorFunction.L1, Activation.TANH, OptimizerName.RMSPROP, 0.001, l2=0.01),
     Case("L2", ErrorFunction.L2, Activation.LINEAR, OptimizerName.MOMENTUM, 0.02, analog=True, weighted=True),
     Case("hinge", ErrorFunction.L2_HINGE, Activation.LINEAR, OptimizerName.NESTEROV, 0.02, l2=0.01, analog=True),
+    Case("dense hinge", ErrorFunction.HINGE, Activation.LINEAR, OptimizerName.SGD, 0.02, l2=0.01, is_dense=True),
     Case("marginal", ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY, SIGMOID, OptimizerName.ADAGRAD, 0.05),
     Case(
         "scaled marginal",
@@ -96,6 +102,12 @@ def dataset_of(case: Case) -> SparseDataset:
     return SparseDataset("d", WIDTH, indptr, indices, values, weights=WEIGHTS if case.weighted else None)
 
 
+def targets_of(case: Case, data: SparseDataset) -> Dataset:
+    if not case.is_dense:
+        return data
+    return DenseDataset("d", (WIDTH,), (2.0 * dense(ROWS, WIDTH) - 1.0).astype(np.float32))
+
+
 def trained(case: Case, mesh: tuple[int, int]) -> tuple[list[float], list[np.ndarray]]:
     """Summed loss of each of the steps, and what was learnt."""
     settings, on = TrainSettings(batch_size=BATCH, data_shards=mesh[0]), mesh_of(mesh)
@@ -103,11 +115,12 @@ def trained(case: Case, mesh: tuple[int, int]) -> tuple[list[float], list[np.nda
     spec = with_deals(case.spec, ["Input0"], shards=mesh[1], weights=7 * HIDDEN)
     assert [blocks_of(layer, mesh[1]) for layer in (*spec.inputs, *spec.outputs)] == [8 // mesh[1]] * 2
     data, losses = dataset_of(case), list[float]()
+    wanted = targets_of(case, data)
     state, step = create_state(spec, settings, on), make_step(spec, settings, on)
     while len(losses) < STEPS:
         batches = paired_batches(
             {"Input0": data},
-            {"Output2": data},
+            {"Output2": wanted},
             batch_size=BATCH,
             shards=mesh[0],
             order=np.arange(SAMPLES),

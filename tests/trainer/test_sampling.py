@@ -115,6 +115,13 @@ def test_entries_name_their_candidates_and_a_seed_its_negatives() -> None:
     assert not np.array_equal(drawn.candidates, other.candidates)
 
 
+def test_the_batches_of_a_training_have_one_shape() -> None:
+    deal = Deal(WIDTH, 48, 8)
+    batch, sampler = batch_of_all(deal), Sampler.of(Sampling(Negatives.UNIFORM, 30), deal, DATA)
+    drawn = [sampler.sampled(batch, (seed,)) for seed in range(200)]
+    assert len({(one.candidates.shape, one.negatives.shape) for one in drawn}) <= 2
+
+
 def test_a_steps_cost_does_not_grow_with_the_items() -> None:
     def cost(items: int) -> tuple[float, int]:
         width, mesh, settings = round_up(items), mesh_of((1, 8)), TrainSettings(batch_size=32, l2=0.0)

@@ -2,8 +2,9 @@
 Knows no devices, only the parts that units are dealt to.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ class Sampler:
     dataset: SparseDataset
     counts: npt.NDArray[np.int64] | None
     """[units] stored entries of each, or `None` where all are as likely."""
+    capacities: dict[str, int] = field(default_factory=dict[str, int])
+    """The largest that batches before this one needed: every new one is compiled for."""
 
     @classmethod
     def of(cls, sampling: Sampling, deal: Deal, dataset: SparseDataset) -> "Sampler":
@@ -44,9 +47,9 @@ class Sampler:
         order = np.argsort(places)
         places = places[order]
         every = np.union1d(own, places).astype(np.int64)
-        candidates, slot = self._by_part(every, every, self.deal.stored)
+        candidates, slot = self._by_part("candidates", every, every, self.deal.stored)
         of_negatives = slot[np.searchsorted(every, places)].astype(np.int64)
-        negatives, column = self._by_part(places, of_negatives, candidates.size)
+        negatives, column = self._by_part("negatives", places, of_negatives, candidates.size)
         weights = np.zeros(negatives.size, np.float32)
         weights[column] = 1.0 / self._chance(drawn[order], len(batch.sample_mask))
         is_real = batch.indices < self.deal.stored
@@ -56,13 +59,16 @@ class Sampler:
         return SampledBatch(entries, hits, candidates, negatives, weights.reshape(negatives.shape))
 
     def _by_part(
-        self, places: npt.NDArray[np.int64], values: npt.NDArray[np.int64], padding: int
+        self, name: str, places: npt.NDArray[np.int64], values: npt.NDArray[np.int64], padding: int
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Values of ascending places as [parts, capacity], and where in that each has come to."""
         part = places // self.deal.size
         sizes = np.bincount(part, minlength=self.deal.parts)
-        most = max(int(sizes.max()), _SMALLEST)
-        capacity = round_up(most, 1 << max((most - 1).bit_length() - 3, 0))
+        capacity = self.capacities.get(name, _SMALLEST)
+        if (most := int(sizes.max())) > capacity:
+            # Three deviations more, for what is still to come.
+            most += int(3 * math.sqrt(most))
+            capacity = self.capacities[name] = round_up(most, 1 << max((most - 1).bit_length() - 3, 0))
         slot = part * capacity + np.arange(len(places)) - (np.cumsum(sizes) - sizes)[part]
         whole = np.full(self.deal.parts * capacity, padding, np.int32)
         whole[slot] = values
