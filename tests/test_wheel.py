@@ -80,7 +80,7 @@ def test_the_default_job_is_planned_from_an_empty_folder_without_jax(installed: 
     assert "`trainer capacity` does not run here: ModuleNotFoundError: jax" in plan["fit"]["unknown"]
     assert all(offer["fit"] is None for offer in plan["offers"])
     paths = {file["path"] for file in plan["upload"]["files"]}
-    assert {"data/movielens-sample/ratings.csv", "tree/trainer/cli.py", "tree/infra/bootstrap.sh"} <= paths
+    assert {"data/movielens-sample/ratings.csv", "tree/trainer/cli/__init__.py", "tree/infra/bootstrap.sh"} <= paths
     assert not [path for path in paths if path.startswith("tree/project")]
     assert list(empty.iterdir()) == []
 

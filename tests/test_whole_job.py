@@ -268,7 +268,7 @@ def planned(standing: MockCloud, ratings: Path, tmp_path_factory: pytest.TempPat
 def test_the_plan_lists_what_goes_and_changes_nothing(planned: Any, standing: MockCloud, ratings: Path):
     paths = {file["path"] for file in planned["upload"]["files"]}
     assert f"data/{ratings.name}/ratings.csv" in paths
-    assert "tree/trainer/cli.py" in paths
+    assert "tree/trainer/cli/__init__.py" in paths
     assert planned["open_to"][0]["port"] == 22
     assert planned["open_to"][0]["cidr"].endswith("/32")
     assert float(planned["worst_case_usd"]) > float(planned["offers"][0]["usd_per_hour"])
