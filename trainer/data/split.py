@@ -1,6 +1,6 @@
 """Splits a dataset into what is trained on and what is held out to measure with."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,16 @@ from trainer.sparse import SparseDataset
 
 _LEAST_FEATURES = 5
 """A sample of at least so many features has one held out, however small the fraction."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What a recommender is measured with: each sample is asked with what is `known` of it, and what is `wanted` should
+    be found. Both have the same rows, width and names; no row has a feature in both.
+    """
+
+    known: SparseDataset
+    wanted: SparseDataset
 
 
 def hold_out(dataset: SparseDataset, *, fraction: float, seed: int) -> tuple[SparseDataset, SparseDataset]:
