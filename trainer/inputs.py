@@ -35,14 +35,20 @@ def prepare(network: NetworkSpec, data: Path, settings: TrainSettings) -> Inputs
     """Load `data`, split it as the settings say and give the network its widths."""
     loaded = load_data(data)
     whole = loaded.dataset
-    everywhere = {layer.dataset: whole for layer in (*network.inputs, *network.outputs)}
-    spec = resolve(network, everywhere, everywhere)
-    for kind in (LayerKind.INPUT, LayerKind.OUTPUT):
-        attached(spec, everywhere, data, kind=kind)
+    spec = fitted(network, whole, data)
     if settings.held_out == 0:
         return Inputs(spec, loaded, whole, None)
     training, held_out = hold_out(whole, fraction=settings.held_out, seed=settings.seed)
     return Inputs(spec, loaded, training, held_out)
+
+
+def fitted(network: NetworkSpec, whole: SparseDataset, data: Path) -> NetworkSpec:
+    """The network with its widths, if `whole`, which was found at `data`, can be every layer's input and target."""
+    everywhere = {layer.dataset: whole for layer in (*network.inputs, *network.outputs)}
+    spec = resolve(network, everywhere, everywhere)
+    for kind in (LayerKind.INPUT, LayerKind.OUTPUT):
+        attached(spec, everywhere, data, kind=kind)
+    return spec
 
 
 def check(network: Path, data: Path) -> dict[str, int]:

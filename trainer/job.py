@@ -1,29 +1,28 @@
-"""Whole jobs: a run directory from its `spec.json` to its artifacts, and a measurement of one network on one
-dataset. Each is told step by step to `say`; the steps themselves live below.
+"""A whole job: a run directory from its `spec.json` to its artifacts, told step by step to `say`; the steps themselves
+live below.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from jax.sharding import Mesh
 
 from trainer.data.features import write_index
 from trainer.data.netcdf import write_dataset
-from trainer.errors import NetworkError, SettingsError, TrainerError
+from trainer.errors import TrainerError
 from trainer.evaluate import evaluate
 from trainer.hosts import first_alone, is_first
 from trainer.inputs import Inputs, prepare
 from trainer.network import parameter_count, read_network
-from trainer.network_file import read_network_file, write_network
+from trainer.network_file import write_network
 from trainer.network_types import NetworkSpec
 from trainer.predict import Question, Ready, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import FeatureIndex, SparseDataset
-from trainer.state import create_state, weights_of
+from trainer.state import weights_of
 from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices, train
 
 Say = Callable[[str], None]
@@ -64,35 +63,6 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
     ready = Ready(inputs.spec, state.params, mesh, state.statistics)
     _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
     directory.write_status(Status(State.DONE, epochs, epochs))
-
-
-def measure(network: Path, data: Path, settings: TrainSettings, *, say: Say) -> dict[str, float]:
-    """`network.ndcg@100`, `popularity.ndcg@100`, … on the held-out part of `data`. A definition (JSON) is
-    trained on the rest first; a trained network (NetCDF) is asked as it is.
-    """
-    if settings.held_out == 0:
-        raise SettingsError("held_out: something must be held out to measure with")
-    mesh = make_mesh(settings.data_shards, find_devices())
-    trained = network.suffix == ".nc"
-    spec, weights = read_network_file(network) if trained else (read_network(network), None)
-    inputs = prepare(spec, data, settings)
-    if inputs.held_out is None:
-        raise ValueError("held_out is not 0, so there is a held-out part")
-    if trained and spec.input.width != inputs.spec.input.width:
-        raise NetworkError(f"has {spec.input.width} input units, the data {inputs.spec.input.width}", "input", network)
-    if weights is not None:
-        state = create_state(inputs.spec, settings, mesh, weights=weights, steps=1)
-    else:
-        state = train(
-            inputs.spec,
-            training_data(inputs.spec, inputs.training),
-            settings,
-            mesh=mesh,
-            tell=lambda report: say(epoch_text(report)),
-        )
-    ready = Ready(inputs.spec, state.params, mesh, state.statistics)
-    live = len(inputs.features)
-    return evaluate(ready, inputs.training, inputs.held_out, batch_size=settings.batch_size, live=live)
 
 
 def training_data(spec: NetworkSpec, both: SparseDataset) -> TrainingData:

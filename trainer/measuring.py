@@ -1,0 +1,113 @@
+"""A network and its baselines measured on one split, told step by step to `say`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from trainer.baselines import NAMES, fit
+from trainer.comparing import Result, digest
+from trainer.data.features import read_index
+from trainer.data.protocols import Split
+from trainer.errors import DataError, NetworkError, SettingsError
+from trainer.evaluate import NetworkRecommender
+from trainer.inputs import fitted
+from trainer.job import Say, epoch_text, training_data
+from trainer.metrics import KS, Measured, measured
+from trainer.network import read_network
+from trainer.network_file import read_network_file
+from trainer.network_types import NetworkSpec
+from trainer.predict import Ready
+from trainer.recommends import Recommends
+from trainer.settings import TrainSettings
+from trainer.sharding import make_mesh
+from trainer.state import TrainState, create_state
+from trainer.train import find_devices, train
+
+NETWORK = "network"
+"""The name of the row that the others are held against."""
+_INDEX_BESIDE = "features_output"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is to be measured."""
+
+    baselines: tuple[str, ...] = ("popularity",)
+    ks: tuple[int, ...] = KS
+
+    @classmethod
+    def of(cls, baselines: str, ks: Sequence[int]) -> "Wishes":
+        """From names parted by commas, and every k there is to be. `SettingsError` for what is not known."""
+        names = tuple(dict.fromkeys(name.strip() for name in baselines.split(",") if name.strip()))
+        for name in names:
+            if name not in NAMES:
+                raise SettingsError(f"baselines: {name!r} is none; there is {', '.join(NAMES)}")
+        return cls(names, tuple(sorted(set(ks))) or KS)
+
+
+def measure(
+    network: Path, split: Split, settings: TrainSettings, wishes: Wishes | None = None, *, say: Say
+) -> list[Result]:
+    """The network, then each baseline, measured on the split's test. A definition (JSON) is trained on the split's
+    training part first; a trained network (NetCDF) is asked as it is, and its features must be numbered as there.
+    """
+    wanted = wishes or Wishes()
+    asked = digest(split.test)
+    return [
+        Result(name, asked, _measured(one, split, wanted))
+        for name, one in _models(network, split, settings, wanted, say)
+    ]
+
+
+def _models(
+    network: Path, split: Split, settings: TrainSettings, wishes: Wishes, say: Say
+) -> Iterator[tuple[str, Recommends]]:
+    """One at a time: none is held longer than it is asked."""
+    yield NETWORK, _network(network, split, settings, say=say)
+    for name in wishes.baselines:
+        say(f"baseline {name}")
+        live = len(split.features)
+        yield name, fit(name, split.training, live=live, validation=split.validation, seed=settings.seed)
+
+
+def _measured(recommender: Recommends, split: Split, wishes: Wishes) -> Measured:
+    lists = recommender.best(split.test.known, k=max(wishes.ks))
+    return measured(lists, split.test.wanted, split.training, live=len(split.features), ks=wishes.ks)
+
+
+def _network(network: Path, split: Split, settings: TrainSettings, *, say: Say) -> Recommends:
+    mesh = make_mesh(settings.data_shards, find_devices())
+    if network.suffix == ".nc":
+        stored, weights = read_network_file(network)
+        spec = fitted(stored, split.training, network)
+        _check_features(network, stored, spec, split)
+        state = create_state(spec, settings, mesh, weights=weights, steps=1)
+    else:
+        spec = fitted(read_network(network), split.training, network)
+        state = _trained(spec, split, settings, mesh, say=say)
+    return NetworkRecommender(
+        Ready(spec, state.params, mesh, state.statistics), len(split.features), settings.batch_size
+    )
+
+
+def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, *, say: Say) -> TrainState:
+    data = training_data(spec, split.training)
+    return train(spec, data, settings, mesh=mesh, tell=lambda report: say(epoch_text(report)))
+
+
+def _check_features(network: Path, stored: NetworkSpec, spec: NetworkSpec, split: Split) -> None:
+    """Refuse a trained network of other features, as far as its width and an index beside it tell."""
+    if stored.input.width != spec.input.width:
+        raise NetworkError(f"has {stored.input.width} input units, the data {spec.input.width}", "input", network)
+    beside = network.parent / _INDEX_BESIDE
+    if not beside.is_file():
+        return
+    for name, number in read_index(beside).ids.items():
+        if split.features.ids.get(name) != number:
+            raise DataError(
+                f"feature {name!r} is unit {number} of {network.name}, but not of the split; measure a network that "
+                "was trained on the split's training part, or a definition",
+                beside,
+            )
