@@ -51,7 +51,8 @@ def write_result(result: Result, path: Path) -> None:
 def read_result(path: Path) -> Result:
     """What `write_result` left at `path`."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: NumPy leaves open what turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays: dict[str, npt.NDArray[np.float64]] = {name: stored[name] for name in stored.files if "@" in name}
             about = str(stored["model"]), str(stored["asked"])
     except OSError as error:

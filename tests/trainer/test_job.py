@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from trainer_checkerboard import FEATURES, SAMPLES, features_of, missing, write_checkerboard, write_network
 
-from trainer.errors import DevicesMissing, NonFiniteError, SettingsError
-from trainer.job import measure, run_job
+from trainer.data.given import Source, find_split
+from trainer.errors import DataError, DevicesMissing, NonFiniteError, SettingsError
+from trainer.job import run_job
+from trainer.measuring import Wishes, measure
 from trainer.network_file import read_network_file
 from trainer.rundir import RunDirectory
-from trainer.settings import TrainSettings
+from trainer.settings import SplitSettings, TrainSettings
 
 
 def job(folder: Path, **changes: Any) -> RunDirectory:
@@ -89,16 +91,21 @@ def test_a_trained_network_measures_as_it_did_in_its_run(tmp_path: Path):
     run_job(directory, say=lambda _: None)
     lines = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
     then = {line["name"]: line["value"] for line in lines if "." in line["name"]}
-    now = measure(
-        directory.network_file,
-        tmp_path / "samples.txt",
-        TrainSettings(held_out=0.2, batch_size=16),
-        say=lambda _: None,
-    )
-    assert now == pytest.approx(then, abs=1e-6)
+    hidden = find_split(None, Source(tmp_path / "samples.txt"), SplitSettings())
+    results = measure(directory.network_file, hidden, TrainSettings(batch_size=16), say=lambda _: None)
+    now = {f"{one.model}.{name}": mean for one in results for name, mean in one.measured.means().items()}
+    assert {name: now[name] for name in then} == pytest.approx(then, abs=1e-6)
     assert now["network.recall@10"] >= now["popularity.recall@10"]
 
 
-def test_measuring_without_anything_held_out_is_refused(tmp_path: Path):
-    with pytest.raises(SettingsError, match="held_out"):
-        measure(tmp_path / "n.json", tmp_path, TrainSettings(), say=lambda _: None)
+def test_a_trained_network_whose_features_are_not_those_of_the_split_is_refused(tmp_path: Path):
+    directory = job(tmp_path, settings={"epochs": 0})
+    run_job(directory, say=lambda _: None)
+    strong = find_split(None, Source(tmp_path / "samples.txt"), SplitSettings(protocol="strong"))
+    with pytest.raises(DataError, match=r"features_output: feature 'f\d+' is unit \d+ of gl\.nc, but not of the split"):
+        measure(directory.network_file, strong, TrainSettings(), say=lambda _: None)
+
+
+def test_a_baseline_that_is_none_is_refused_and_those_there_are_are_named():
+    with pytest.raises(SettingsError, match="baselines: 'luck' is none; there is popularity"):
+        Wishes.of("popularity, luck", ())

@@ -13,7 +13,8 @@ _Data = Annotated[
     typer.Option("--data", help="Ratings table, folder of one, or DSSTNE text; of `given`, the folder of its files."),
 ]
 _Protocol = Annotated[
-    str | None, typer.Option("--protocol", help="strong, weak, leave-one-out, temporal or given; see the README.")
+    str | None,
+    typer.Option("--protocol", help="strong, weak, leave-one-out, temporal or given.", show_default="weak"),
 ]
 _HeldOut = Annotated[
     float | None, typer.Option("--held-out", help="Share to be found: of a sample's features; temporal: of all.")
@@ -35,6 +36,15 @@ _MinRating = Annotated[float | None, typer.Option("--min-rating", help="Ratings 
 _Train = Annotated[Path | None, typer.Option("--train", help="given: what is trained on.")]
 _Test = Annotated[Path | None, typer.Option("--test", help="given: what is to be found.")]
 _Validation = Annotated[Path | None, typer.Option("--validation", help="given: what is to be found before the test.")]
+
+_Split = Annotated[Path | None, typer.Option("--split", help="Folder that `trainer split` wrote, instead of data.")]
+_Baselines = Annotated[str, typer.Option("--baselines", help="Others to measure, by commas.")]
+_Ks = Annotated[
+    list[int] | None,
+    typer.Option("--k", min=1, help="How many to recommend; once for each.", show_default="10, 20, 50, 100"),
+]
+_Show = Annotated[list[str] | None, typer.Option("--show", help="A column, as ndcg@100; once for each.")]
+_Out = Annotated[Path | None, typer.Option("--out", help="Folder to keep what every sample gave in.")]
 
 
 @app.command()
@@ -81,9 +91,7 @@ def split(
 def evaluate(
     network: Annotated[Path, typer.Option("--network", help="Definition (JSON) to train first, or gl.nc.")],
     data: _Data = None,
-    folder: Annotated[
-        Path | None, typer.Option("--split", help="Folder that `trainer split` wrote; no data are wanted then.")
-    ] = None,
+    folder: _Split = None,
     protocol: _Protocol = None,
     held_out: _HeldOut = None,
     test_users: _TestUsers = None,
@@ -94,27 +102,16 @@ def evaluate(
     train: _Train = None,
     test: _Test = None,
     validation: _Validation = None,
-    baselines: Annotated[str, typer.Option("--baselines", help="Names of others, by commas.")] = "popularity",
-    ks: Annotated[
-        list[int] | None,
-        typer.Option("--k", min=1, help="How many to recommend; once for each.", show_default="10, 20, 50, 100"),
-    ] = None,
-    show: Annotated[
-        list[str] | None, typer.Option("--show", help="A column of the table, as ndcg@100; once for each.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to keep what every sample gave in, to compare.")
-    ] = None,
+    baselines: _Baselines = "popularity",
+    ks: _Ks = None,
+    show: _Show = None,
+    out: _Out = None,
     batch_size: BatchSize = 256,
     epochs: Epochs = 10,
     seed: Seed = 12134,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a network on held-out features, beside popularity and others.
-
-    Without a protocol or a split a fifth of each sample's features (--held-out) is hidden, and none is kept for
-    validation.
-    """
+    """Measure a network on held-out features, beside popularity and others."""
     from trainer.comparing import as_json as told
     from trainer.comparing import keep, table
     from trainer.data.given import Source, find_split
