@@ -3,7 +3,9 @@ of the same samples can be compared by pairs.
 """
 
 import hashlib
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +22,13 @@ from trainer.metrics import Measured
 
 _SHOWN = ("recall@20", "recall@50", "ndcg@100", "mrr@10", "coverage@100")
 """Columns of a table whose columns nobody chose, as far as they were measured."""
+
+_NO_MEASUREMENT = "is no measurement; `trainer evaluate --out` writes such files"
+_DAMAGED = (
+    *(ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What NumPy makes of a file that is no archive of arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +62,19 @@ def read_result(path: Path) -> Result:
     try:
         # Opened here: NumPy leaves open what turns out to be no archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays: dict[str, npt.NDArray[np.float64]] = {name: stored[name] for name in stored.files if "@" in name}
-            about = str(stored["model"]), str(stored["asked"])
+            arrays: dict[str, npt.NDArray[Any]] = {name: stored[name] for name in stored.files}
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path) from error
-    except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError("is no measurement; `trainer evaluate --out` writes such files", path) from error
+    except _DAMAGED as error:
+        raise DataError(_NO_MEASUREMENT, path) from error
+    model, asked = (str(arrays.pop(name, "")) for name in ("model", "asked"))
     values = {name: array for name, array in arrays.items() if array.ndim == 1}
-    coverage = {name: float(array) for name, array in arrays.items() if array.ndim == 0}
-    return Result(*about, Measured(values, coverage))
+    coverage = {name: array for name, array in arrays.items() if array.ndim == 0}
+    lengths = {len(array) for array in values.values()}
+    are_numbers = all(array.dtype == np.float64 and np.isfinite(array).all() for array in arrays.values())
+    if not are_numbers or len(values) + len(coverage) < len(arrays) or len(lengths) != 1 or 0 in lengths:
+        raise DataError(_NO_MEASUREMENT, path)
+    return Result(model, asked, Measured(values, {name: float(array) for name, array in coverage.items()}))
 
 
 def keep(results: Sequence[Result], folder: Path) -> None:

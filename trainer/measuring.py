@@ -54,6 +54,7 @@ def measure(
     training part first; a trained network (NetCDF) is asked as it is, and its features must be numbered as there.
     """
     wanted = wishes or Wishes()
+    say(f"{split.test.known.samples:,} samples to ask, protocol {split.protocol}, seed {split.seed}")
     asked = digest(split.test)
     return [
         Result(name, asked, _measured(one, split, wanted))
