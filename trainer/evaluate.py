@@ -1,13 +1,13 @@
 """How good recommendations are: every metric on held-out features, for a network and, beside it, for others."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.baselines import Popularity
-from trainer.data.split import HeldOut, answerable
+from trainer.data.split import HeldOut, answerable, only
 from trainer.metrics import measured
 from trainer.predict import Question, Ready, recommend
 from trainer.recommends import Recommends
@@ -19,7 +19,9 @@ _METRICS = ("recall", "precision", "ndcg")
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecommender:
-    """A network as what `Recommends`: its first `live` output features, for samples that are its input."""
+    """A network as what `Recommends`: its first `live` output features, for samples that are its input. Features beyond
+    its width, which it never met, are neither heard nor recommended.
+    """
 
     ready: Ready
     live: int
@@ -27,6 +29,9 @@ class NetworkRecommender:
 
     def best(self, known: SparseDataset, *, k: int) -> Iterator[npt.NDArray[np.int32]]:
         """As `Recommends` has it."""
+        width = self.ready.spec.output.width
+        if known.width > width:
+            known = replace(only(known, np.asarray(known.indices) < width), width=width)
         question = Question({layer.name: known for layer in self.ready.spec.inputs}, exclude=known)
         for ids, _ in recommend(self.ready, question, k=k, batch_size=self.batch_size, live=self.live):
             yield np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)

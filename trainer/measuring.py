@@ -1,9 +1,10 @@
 """A network and its baselines measured on one split, told step by step to `say`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from jax.sharding import Mesh
 
 from trainer.baselines import NAMES, fit
@@ -22,6 +23,7 @@ from trainer.predict import Ready
 from trainer.recommends import Recommends
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
+from trainer.sparse import SparseDataset, round_up
 from trainer.state import TrainState, create_state
 from trainer.train import find_devices, train
 
@@ -82,15 +84,15 @@ def _network(network: Path, split: Split, settings: TrainSettings, *, say: Say) 
     mesh = make_mesh(settings.data_shards, find_devices())
     if network.suffix == ".nc":
         stored, weights = read_network_file(network)
-        spec = fitted(stored, split.training, network)
-        _check_features(network, stored, spec, split)
+        _check_features(network, split)
+        spec = fitted(stored, _as_wide(stored, split, network), network)
         state = create_state(spec, settings, mesh, weights=weights, steps=1)
     else:
         spec = fitted(read_network(network), split.training, network)
         state = _trained(spec, split, settings, mesh, say=say)
-    return NetworkRecommender(
-        Ready(spec, state.params, mesh, state.statistics), len(split.features), settings.batch_size
-    )
+    ready = Ready(spec, state.params, mesh, state.statistics)
+    live = len(split.features) if spec.output.width == split.features.width else _trained_on(split)
+    return NetworkRecommender(ready, live, settings.batch_size)
 
 
 def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, *, say: Say) -> TrainState:
@@ -98,10 +100,28 @@ def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mes
     return train(spec, data, settings, mesh=mesh, tell=lambda report: say(epoch_text(report)))
 
 
-def _check_features(network: Path, stored: NetworkSpec, spec: NetworkSpec, split: Split) -> None:
-    """Refuse a trained network of other features, as far as its width and an index beside it tell."""
-    if stored.input.width != spec.input.width:
-        raise NetworkError(f"has {stored.input.width} input units, the data {spec.input.width}", "input", network)
+def _as_wide(stored: NetworkSpec, split: Split, network: Path) -> SparseDataset:
+    """The training part as wide as a trained network: as the split, or as the features that training has, which come
+    first. Other networks are refused.
+    """
+    width, trained = stored.input.width, _trained_on(split)
+    if width not in {split.features.width, round_up(trained)}:
+        raise NetworkError(
+            f"has {width} units, the split's {trained} features for training want {round_up(trained)}; measure a "
+            "network that was trained on the split's training part, or a definition",
+            "input",
+            network,
+        )
+    return replace(split.training, width=width)
+
+
+def _trained_on(split: Split) -> int:
+    """How many features, the first ones, training may have."""
+    return int(np.max(split.training.indices)) + 1
+
+
+def _check_features(network: Path, split: Split) -> None:
+    """Refuse a trained network of other features, as far as an index beside it tells."""
     beside = network.parent / _INDEX_BESIDE
     if not beside.is_file():
         return

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from trainer_checkerboard import FEATURES, SAMPLES, features_of, missing, write_checkerboard, write_network
 
-from trainer.data.given import Source, find_split
-from trainer.errors import DataError, DevicesMissing, NonFiniteError, SettingsError
+from trainer.data.given import Source, find_split, make_split
+from trainer.data.protocols import Split
+from trainer.errors import DataError, DevicesMissing, NetworkError, NonFiniteError, SettingsError
 from trainer.job import run_job
 from trainer.measuring import Wishes, measure
 from trainer.network_file import read_network_file
@@ -98,12 +99,28 @@ def test_a_trained_network_measures_as_it_did_in_its_run(tmp_path: Path):
     assert now["network.recall@10"] >= now["popularity.recall@10"]
 
 
-def test_a_trained_network_whose_features_are_not_those_of_the_split_is_refused(tmp_path: Path):
+def test_a_trained_network_is_measured_on_splits_of_its_features_only(tmp_path: Path):
     directory = job(tmp_path, settings={"epochs": 0})
     run_job(directory, say=lambda _: None)
-    strong = find_split(None, Source(tmp_path / "samples.txt"), SplitSettings(protocol="strong"))
+    samples, others = tmp_path / "samples.txt", ":".join(f"other{n}" for n in range(150))
+
+    def measured_on(split: Split) -> list[float]:
+        network, _ = measure(directory.network_file, split, TrainSettings(batch_size=16), say=lambda _: None)
+        return network.measured.values["recall@100"].tolist()
+
+    # All that a sample lacks is listed, but for features that come after those that the network knows.
+    (tmp_path / "test.txt").write_text("".join(f"s{n}\tf{missing(n)}:{others}\n" for n in range(SAMPLES)))
+    wider = make_split(Source(training=samples, test=tmp_path / "test.txt"), SplitSettings())
+    assert wider.features.width > 128
+    assert measured_on(wider) == [1 / 151] * SAMPLES
+
+    strong = find_split(None, Source(samples), SplitSettings(protocol="strong"))
     with pytest.raises(DataError, match=r"features_output: feature 'f\d+' is unit \d+ of gl\.nc, but not of the split"):
-        measure(directory.network_file, strong, TrainSettings(), say=lambda _: None)
+        measured_on(strong)
+    (directory.path / "features_output").unlink()
+    (tmp_path / "more.txt").write_text(f"a\t{others}\nb\t{others}\n")
+    with pytest.raises(NetworkError, match=r"gl\.nc: input: has 128 units, the split's 1\d\d features for training"):
+        measured_on(find_split(None, Source(tmp_path / "more.txt"), SplitSettings()))
 
 
 def test_a_baseline_that_is_none_is_refused_and_those_there_are_are_named():
