@@ -39,9 +39,7 @@ class Popularity:
             )
 
 
-def fit(
-    name: str, training: SparseDataset, *, live: int, validation: HeldOut | None = None, seed: int = 0
-) -> Recommends:
+def fit(name: str, training: SparseDataset, *, live: int, validation: HeldOut | None, seed: int) -> Recommends:
     """The baseline called `name`, one of `NAMES`, taught the first `live` features of `training`; what it has to choose
     it chooses by `validation`, what is random by `seed`.
     """

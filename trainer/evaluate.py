@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from trainer.baselines import Popularity
+from trainer.baselines import fit
 from trainer.data.split import HeldOut, answerable, only
 from trainer.metrics import measured
 from trainer.predict import Question, Ready, recommend
@@ -48,7 +48,7 @@ def evaluate(
         return {}
     models: dict[str, Recommends] = {
         "network": NetworkRecommender(ready, live, batch_size),
-        "popularity": Popularity.of(known, live=live),
+        "popularity": fit("popularity", known, live=live, validation=None, seed=0),
     }
     return {
         f"{model}.{name}": mean
