@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli.options import AsJson, BatchSize, Data, Epochs, Seed, answering, app
+from trainer.cli.options import AsJson, AskedBatchSize, AskedEpochs, Data, Seed, answering, app
 
 
 @app.command()
@@ -14,8 +14,8 @@ def evaluate(
     network: Annotated[Path, typer.Option("--network", help="Definition (JSON) to train first, or gl.nc.")],
     data: Data,
     held_out: Annotated[float, typer.Option("--held-out", help="Fraction of each sample hidden.")] = 0.2,
-    batch_size: BatchSize = 256,
-    epochs: Epochs = 10,
+    batch_size: AskedBatchSize = None,
+    epochs: AskedEpochs = None,
     seed: Seed = 12134,
     as_json: AsJson = False,
 ) -> None:
