@@ -4,7 +4,7 @@ or epochs.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -220,10 +220,16 @@ def in_order(state: TrainState, spec: NetworkSpec, mesh: Mesh, *, release: bool 
             deal, rows = deal_of(layer, shards), deal_of(replace(layer, parts=0), shards).stored
             for name in names:
                 stored = part[name]
-                part[name] = jax.jit(partial(_ordered, deal=deal, rows=rows), out_shardings=stored.sharding)(stored)
+                part[name] = _ordering(deal, rows, stored.sharding)(stored)
                 if release:
                     stored.delete()
     return state._replace(params=params, opt_state={})
+
+
+@lru_cache(maxsize=64)
+def _ordering(deal: Deal, rows: int, sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    """Compiled once: validation wants a state in order after every epoch."""
+    return jax.jit(partial(_ordered, deal=deal, rows=rows), out_shardings=sharding)
 
 
 def _ordered(stored: jax.Array, *, deal: Deal, rows: int) -> jax.Array:
