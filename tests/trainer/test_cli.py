@@ -135,6 +135,9 @@ def test_check_counts_and_evaluate_prints_the_network_beside_popularity(files: P
         "features": 12,
         "nnz": 300,
         "parameters": 128 * 8 + 8 + 8 * 128 + 128,
+        "batch_size": 256,
+        "epochs": 10,
+        "early_stopping": None,
     }
     done = trainer("evaluate", "--network", files / "config.json", "--data", files / "samples.txt", "-b", 16, "-e", 30)
     assert done.exit_code == 0, done.output
