@@ -11,6 +11,7 @@ from trainer.baselines import NAMES, fit
 from trainer.comparing import Result, digest
 from trainer.data.features import read_index
 from trainer.data.protocols import Split
+from trainer.ending import train_to_its_end
 from trainer.errors import DataError, NetworkError, SettingsError
 from trainer.evaluate import NetworkRecommender
 from trainer.inputs import fitted
@@ -19,13 +20,14 @@ from trainer.metrics import KS, Measured, measured
 from trainer.network import read_network
 from trainer.network_file import read_network_file
 from trainer.network_types import NetworkSpec
+from trainer.pace import pace_of
 from trainer.predict import Ready
 from trainer.recommends import Recommends
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import SparseDataset, round_up
 from trainer.state import TrainState, create_state
-from trainer.train import find_devices, train
+from trainer.train import find_devices
 
 NETWORK = "network"
 """The name of the row that the others are held against."""
@@ -92,12 +94,21 @@ def _network(network: Path, split: Split, settings: TrainSettings, *, say: Say) 
         state = _trained(spec, split, settings, mesh, say=say)
     ready = Ready(spec, state.params, mesh, state.statistics)
     live = len(split.features) if spec.output.width == split.features.width else _trained_on(split)
-    return NetworkRecommender(ready, live, settings.batch_size)
+    return NetworkRecommender(ready, live, pace_of(spec.training, settings).batch_size)
 
 
 def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, *, say: Say) -> TrainState:
-    data = training_data(spec, split.training)
-    return train(spec, data, settings, mesh=mesh, tell=lambda report: say(epoch_text(report)))
+    trained = train_to_its_end(
+        spec,
+        training_data(spec, split.training),
+        settings,
+        mesh=mesh,
+        tell=lambda report: say(epoch_text(report)),
+        validation=split.validation,
+    )
+    if trained.judged is not None:
+        say(str(trained))
+    return trained.state
 
 
 def _as_wide(stored: NetworkSpec, split: Split, network: Path) -> SparseDataset:

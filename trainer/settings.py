@@ -20,9 +20,10 @@ class TrainSettings(_Strict):
     (spec section 4.1); a network that states its own `Optimizer` overrides `None`s.
     """
 
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    epochs: Annotated[int, Field(ge=0)] = 10
-    """0: the network as it begins."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """`None`: the network's own, else 256."""
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    """0: the network as it begins. `None`: the network's own, else 10."""
     k: Annotated[int, Field(ge=1)] = 10
     """Recommendations per sample."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0

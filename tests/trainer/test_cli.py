@@ -135,6 +135,9 @@ def test_check_counts_and_evaluate_prints_the_network_beside_popularity(files: P
         "features": 12,
         "nnz": 300,
         "parameters": 128 * 8 + 8 + 8 * 128 + 128,
+        "batch_size": 256,
+        "epochs": 10,
+        "early_stopping": None,
     }
     show = ("--show", "ndcg@10", "--show", "coverage@20")
     done = trainer("evaluate", "--network", files / "gl.nc", "--data", files / "samples.txt", "-b", 16, *show)

@@ -68,6 +68,34 @@ def test_a_job_leaves_every_file_of_the_contract_and_one_report_an_epoch(tmp_pat
     assert len((directory.path / "features_output").read_text().splitlines()) == FEATURES
 
 
+def test_a_network_that_stops_early_says_what_it_is_measured_at_and_which_epoch_is_kept(tmp_path: Path):
+    directory, said = job(tmp_path), list[str]()
+    stopping = {"Metric": "recall@5", "Patience": 2, "Validation": 0.3, "Refit": True}
+    training = json.dumps({"BatchSize": 16, "Epochs": 50, "EarlyStopping": stopping})
+    network = (
+        (directory.path / "network.json").read_text().replace('"Denoising"', f'"Training": {training}, "Denoising"')
+    )
+    (directory.path / "network.json").write_text(network)
+    (directory.path / "spec.json").write_text(json.dumps({"data": "../samples.txt"}))
+    run_job(directory, say=said.append)
+    metrics = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
+    values = [metric["value"] for metric in metrics if metric["name"] == "validation.recall@5"]
+    assert 3 <= len(values) < 50
+    best = values.index(max(values)) + 1
+    assert len(values) == best + 2
+    assert f"recall@5 {values[-1]:.4f} (best {max(values):.4f} at {best})" in said[len(values)]
+    assert said[len(values) + 1].startswith(f"refit epoch 1/{best}: loss ")
+    assert sum(metric["name"] == "refit.loss" for metric in metrics) == best
+    assert said[-2] == f"trained anew on all samples for {best} epochs, the best number: recall@5 {max(values):.4f}"
+    status = json.loads((directory.path / "status.json").read_text())
+    assert (status["epochs"], status["metric"], status["best"], status["best_epoch"]) == (
+        best,
+        "recall@5",
+        max(values),
+        best,
+    )
+
+
 def test_too_few_devices_are_refused_before_training(tmp_path: Path):
     with pytest.raises(DevicesMissing, match="64 were promised"):
         run_job(job(tmp_path, min_devices=64), say=lambda _: None)

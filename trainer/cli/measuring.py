@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli.options import AsJson, BatchSize, Epochs, Seed, answering, app
+from trainer.cli.options import AsJson, AskedBatchSize, AskedEpochs, Seed, answering, app
 
 _Data = Annotated[
     Path | None,
@@ -106,8 +106,8 @@ def evaluate(
     ks: _Ks = None,
     show: _Show = None,
     out: _Out = None,
-    batch_size: BatchSize = 256,
-    epochs: Epochs = 10,
+    batch_size: AskedBatchSize = None,
+    epochs: AskedEpochs = None,
     seed: Seed = 12134,
     as_json: AsJson = False,
 ) -> None:
