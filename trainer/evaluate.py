@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.metrics import Mean, merge_means, ranking_means
-from trainer.predict import Question, Ready, recommend
+from trainer.predict import Ready, question_of, recommend
 from trainer.sparse import SparseDataset
 
 KS = (10, 100)
@@ -23,8 +23,7 @@ def evaluate(
     every sample is asked with its `known` features and those are not recommended again.
     """
     k = max(KS)
-    question = Question({layer.name: known for layer in ready.spec.inputs}, exclude=known)
-    answers = recommend(ready, question, k=k, batch_size=batch_size, live=live)
+    answers = recommend(ready, question_of(ready, known), k=k, batch_size=batch_size, live=live)
     network = _means((ids for ids, _ in answers), held_out)
     popularity = _means(popular(known, k=k, live=live), held_out)
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
+from trainer.content import layer_datasets
 from trainer.data.features import write_index
 from trainer.data.netcdf import write_dataset
 from trainer.errors import NetworkError, SettingsError, TrainerError
@@ -17,12 +18,11 @@ from trainer.hosts import first_alone, is_first
 from trainer.inputs import Inputs, prepare
 from trainer.network import parameter_count, read_network
 from trainer.network_file import read_network_file, write_network
-from trainer.network_types import NetworkSpec
-from trainer.predict import Question, Ready, ranked, write_recommendations
+from trainer.predict import Ready, question_of, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
 from trainer.sharding import make_mesh
-from trainer.sparse import FeatureIndex, SparseDataset
+from trainer.sparse import FeatureIndex
 from trainer.state import create_state, weights_of
 from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices, train
 
@@ -51,7 +51,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
 
     state = train(
         inputs.spec,
-        training_data(inputs.spec, inputs.training),
+        training_data(inputs),
         job.settings,
         mesh=mesh,
         tell=on_epoch,
@@ -61,7 +61,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
     first_alone(lambda: write_network(directory.network_file, inputs.spec, weights))
     epochs = job.settings.epochs
     directory.write_status(Status(State.PREDICTING, epochs, epochs))
-    ready = Ready(inputs.spec, state.params, mesh, state.statistics)
+    ready = Ready(inputs.spec, state.params, mesh, state.statistics, attributes=inputs.attributes)
     _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
     directory.write_status(Status(State.DONE, epochs, epochs))
 
@@ -85,19 +85,24 @@ def measure(network: Path, data: Path, settings: TrainSettings, *, say: Say) -> 
     else:
         state = train(
             inputs.spec,
-            training_data(inputs.spec, inputs.training),
+            training_data(inputs),
             settings,
             mesh=mesh,
             tell=lambda report: say(epoch_text(report)),
         )
-    ready = Ready(inputs.spec, state.params, mesh, state.statistics)
+    ready = Ready(inputs.spec, state.params, mesh, state.statistics, attributes=inputs.attributes)
     live = len(inputs.features)
     return evaluate(ready, inputs.training, inputs.held_out, batch_size=settings.batch_size, live=live)
 
 
-def training_data(spec: NetworkSpec, both: SparseDataset) -> TrainingData:
-    """One dataset as every layer's input and target."""
-    return TrainingData({layer.name: both for layer in spec.inputs}, {layer.name: both for layer in spec.outputs})
+def training_data(inputs: Inputs) -> TrainingData:
+    """The training part as every layer's input and target, or what is made of it where a layer wants attributes."""
+    spec = inputs.spec
+    found = layer_datasets((*spec.inputs, *spec.outputs), inputs.training, inputs.attributes)
+    return TrainingData(
+        {layer.name: found[layer.dataset] for layer in spec.inputs},
+        {layer.name: found[layer.dataset] for layer in spec.outputs},
+    )
 
 
 def epoch_text(report: EpochReport) -> str:
@@ -116,8 +121,11 @@ def fail(directory: RunDirectory, error: TrainerError) -> None:
 
 def _write_inputs(directory: RunDirectory, inputs: Inputs) -> None:
     """What the network is trained on, in DSSTNE's files."""
-    for name in sorted({layer.dataset for layer in (*inputs.spec.inputs, *inputs.spec.outputs)}):
-        write_dataset(replace(inputs.training, name=name), directory.dataset(name))
+    found = layer_datasets((*inputs.spec.inputs, *inputs.spec.outputs), inputs.training, inputs.attributes)
+    for name, dataset in sorted(found.items()):
+        write_dataset(replace(dataset, name=name), directory.dataset(name))
+    if inputs.attributes is not None and inputs.attributes.features is not None:
+        write_index(inputs.attributes.features, directory.index("features_attributes"))
     write_index(inputs.features, directory.index("features_input"))
     write_index(inputs.features, directory.index("features_output"))
     names = inputs.loaded.dataset.sample_names or ()
@@ -139,7 +147,7 @@ def _measure_and_recommend(
     whole = inputs.loaded.dataset
     samples = ranked(
         ready,
-        Question({layer.name: whole for layer in ready.spec.inputs}, exclude=whole),
+        question_of(ready, whole),
         k=settings.k,
         batch_size=settings.batch_size,
         feature_names=inputs.features.names(),
