@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,10 +136,11 @@ def guess_rows(
     share = np.bincount(matrix[warm].indices, minlength=attributes.width)
     chosen = np.sort(np.argsort(-share, kind="stable")[: min(_MOST, np.count_nonzero(share))])
     # The last column is the intercept.
-    chosen_and_one = sparse.hstack([matrix[:, chosen], np.ones((matrix.shape[0], 1))], format="csr", dtype=np.float64)
-    seen = chosen_and_one[warm]
+    ones = np.ones((attributes.samples, 1))
+    every: Any = sparse.hstack([matrix[:, chosen], ones], format="csr", dtype=np.float64)
+    seen = every[warm]
     normal = (seen.T @ seen).toarray() + _PENALTY * np.eye(len(chosen) + 1)
-    return (chosen_and_one @ np.linalg.solve(normal, seen.T @ rows[warm])).astype(np.float32)
+    return (every @ np.linalg.solve(normal, seen.T @ rows[warm])).astype(np.float32)
 
 
 def cold_items(
