@@ -60,7 +60,7 @@ class ColdReport:
         return {f"{name}.cold_recall@{self.k}": value for name, value in everyone.items()}
 
 
-def recommend_content(data: Path, tables: Sequence[Path], out: Path, *, k: int, also_cold: bool = False) -> int:
+def recommend_content(data: Path, out: Path, *, k: int, tables: Sequence[Path] = (), also_cold: bool = False) -> int:
     """Write content-based recommendations for every sample of `data` in DSSTNE's format; `also_cold`: of items as well
     that only the tables know. Returns how many samples.
     """
@@ -71,7 +71,9 @@ def recommend_content(data: Path, tables: Sequence[Path], out: Path, *, k: int, 
     return write_recommendations(out, _named(answers, loaded.dataset, attributes))
 
 
-def recommend_cold(network: Path, data: Path, tables: Sequence[Path], out: Path, *, k: int, batch_size: int) -> int:
+def recommend_cold(
+    network: Path, data: Path, *, out: Path, k: int, tables: Sequence[Path] = (), batch_size: int = 256
+) -> int:
     """Write recommendations of items that nobody has, by a trained network (`gl.nc`), for every sample of `data`."""
     spec, weights = read_network_file(network)
     loaded = load_data(data)
@@ -145,12 +147,12 @@ def guess_rows(
 
 def cold_items(
     data: Path,
-    tables: Sequence[Path],
     network: Path | None,
-    settings: TrainSettings,
     *,
+    settings: TrainSettings,
     fraction: float,
-    tell: Callable[[EpochReport], None],
+    tables: Sequence[Path] = (),
+    tell: Callable[[EpochReport], None] = lambda _: None,
 ) -> ColdReport:
     """Hide `fraction` of the items of `data` from training, by the settings' seed, and say how many of each sample's
     are among the first `settings.k` of all that are hidden: by content, and by `network` (JSON), trained on the rest.

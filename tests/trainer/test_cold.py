@@ -81,7 +81,7 @@ def test_a_network_over_attributes_recommends_items_that_nobody_has(trained: Run
     # Attributes that are told since then move nothing.
     text = (data / "attributes.csv").read_text().replace("item,attribute\n", "item,attribute\nf1,old\nf2,old\n")
     (data / "attributes.csv").write_text(text)
-    recommend_cold(trained.network_file, data, [], data / "cold", k=1, batch_size=16)
+    recommend_cold(trained.network_file, data, out=data / "cold", k=1)
     assert listed(data / "cold") == {f"s{n}": [["new-left", "new-right"][n % 2]] for n in range(SAMPLES)}
 
 
@@ -108,7 +108,7 @@ def test_hidden_items_leave_nothing_behind_and_are_measured_sample_by_sample(dat
         assert sorted(np.concatenate(both).tolist()) == sorted(whole.tolist())
 
     settings = TrainSettings.of(batch_size=5, epochs=2, k=1, seed=7)
-    report = cold_items(data, [], network, settings, fraction=0.2, tell=lambda _: None)
+    report = cold_items(data, network, settings=settings, fraction=0.2)
     asked = np.flatnonzero(np.diff(held.wanted.indptr))
     assert report.samples == tuple((dataset.sample_names or ())[row] for row in asked)
     assert report.chance == pytest.approx(1 / len(cold))
@@ -158,4 +158,4 @@ def test_a_network_trained_on_other_attributes_is_refused(trained: RunDirectory,
     told = "".join(f"f{n % FEATURES},word {n // 2}\n" for n in range(300))
     (data / "attributes.csv").write_text(f"item,attribute\nnew,word 1\n{told}")
     with pytest.raises(NetworkError, match="layer Attributes has 128 units, the data 256"):
-        recommend_cold(data / "gl.nc", data, [], data / "cold", k=1, batch_size=16)
+        recommend_cold(data / "gl.nc", data, out=data / "cold", k=1)

@@ -30,7 +30,7 @@ def content(
     from trainer.cold import recommend_content
 
     with answering():
-        count = recommend_content(data, tables or [], out, k=k, also_cold=also_cold)
+        count = recommend_content(data, out, k=k, tables=tables or [], also_cold=also_cold)
         typer.echo(f"recommendations for {count:,} samples in {out}")
 
 
@@ -47,7 +47,7 @@ def recommend_cold(
     from trainer.cold import recommend_cold as recommend
 
     with answering():
-        count = recommend(network, data, tables or [], out, k=k, batch_size=batch_size)
+        count = recommend(network, data, out=out, k=k, tables=tables or [], batch_size=batch_size)
         typer.echo(f"recommendations for {count:,} samples in {out}")
 
 
@@ -78,10 +78,10 @@ def cold_items(
         settings = TrainSettings.of(batch_size=batch_size, epochs=epochs, k=k, seed=seed)
         report = measure(
             data,
-            tables or [],
             network,
-            settings,
+            settings=settings,
             fraction=fraction,
+            tables=tables or [],
             tell=lambda one: typer.echo(epoch_text(one), err=True),
         )
         if per_sample is not None:
