@@ -18,11 +18,12 @@ from trainer.hosts import first_alone, is_first
 from trainer.inputs import Inputs, prepare
 from trainer.network import parameter_count, read_network
 from trainer.network_file import read_network_file, write_network
+from trainer.network_types import NetworkSpec
 from trainer.predict import Ready, question_of, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
 from trainer.sharding import make_mesh
-from trainer.sparse import FeatureIndex
+from trainer.sparse import FeatureIndex, SparseDataset
 from trainer.state import create_state, weights_of
 from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices, train
 
@@ -51,7 +52,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
 
     state = train(
         inputs.spec,
-        training_data(inputs),
+        training_data(inputs.spec, inputs.training, inputs.attributes),
         job.settings,
         mesh=mesh,
         tell=on_epoch,
@@ -85,7 +86,7 @@ def measure(network: Path, data: Path, settings: TrainSettings, *, say: Say) -> 
     else:
         state = train(
             inputs.spec,
-            training_data(inputs),
+            training_data(inputs.spec, inputs.training, inputs.attributes),
             settings,
             mesh=mesh,
             tell=lambda report: say(epoch_text(report)),
@@ -95,14 +96,11 @@ def measure(network: Path, data: Path, settings: TrainSettings, *, say: Say) -> 
     return evaluate(ready, inputs.training, inputs.held_out, batch_size=settings.batch_size, live=live)
 
 
-def training_data(inputs: Inputs) -> TrainingData:
-    """The training part as every layer's input and target, or what is made of it where a layer wants attributes."""
-    spec = inputs.spec
-    found = layer_datasets((*spec.inputs, *spec.outputs), inputs.training, inputs.attributes)
-    return TrainingData(
-        {layer.name: found[layer.dataset] for layer in spec.inputs},
-        {layer.name: found[layer.dataset] for layer in spec.outputs},
-    )
+def training_data(spec: NetworkSpec, both: SparseDataset, attributes: SparseDataset | None = None) -> TrainingData:
+    """One dataset as every layer's input and target, or what is made of it where a layer wants attributes."""
+    found = layer_datasets((*spec.inputs, *spec.outputs), both, attributes)
+    inputs, targets = ({layer.name: found[layer.dataset] for layer in role} for role in (spec.inputs, spec.outputs))
+    return TrainingData(inputs, targets)
 
 
 def epoch_text(report: EpochReport) -> str:
