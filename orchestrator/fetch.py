@@ -12,7 +12,7 @@ from orchestrator.errors import CommandFailed, RunFailed, TransferMismatch
 from orchestrator.ports import Session
 from orchestrator.resources import Artifact
 
-_OPTIONAL = frozenset({"titles.json"})
+_OPTIONAL = frozenset({"titles.json", "features_attributes"})
 """Artifacts that a good run may lack."""
 _LISTING = """\
 cd "$1" && shift || exit 1

@@ -40,6 +40,7 @@ ARTIFACTS = (
     "gl.nc",
     "features_input",
     "features_output",
+    "features_attributes",
     "samples_input",
     "titles.json",
     "metrics.jsonl",

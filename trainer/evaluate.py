@@ -9,7 +9,7 @@ import numpy.typing as npt
 from trainer.baselines import fit
 from trainer.data.split import HeldOut, answerable, only
 from trainer.metrics import measured
-from trainer.predict import Question, Ready, recommend
+from trainer.predict import Ready, question_of, recommend
 from trainer.recommends import Recommends
 from trainer.sparse import SparseDataset
 
@@ -32,7 +32,7 @@ class NetworkRecommender:
         width = self.ready.spec.output.width
         if known.width > width:
             known = replace(only(known, np.asarray(known.indices) < width), width=width)
-        question = Question({layer.name: known for layer in self.ready.spec.inputs}, exclude=known)
+        question = question_of(self.ready, known)
         for ids, _ in recommend(self.ready, question, k=k, batch_size=self.batch_size, live=self.live):
             yield np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
 

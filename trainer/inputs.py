@@ -2,13 +2,17 @@
 that a user's machine can check a job before anything is rented.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.attach import attached, resolve
+from trainer.content import layer_datasets, wants_attributes
+from trainer.data.attributes import ATTRIBUTE_FILES, attribute_tables, read_attributes
 from trainer.data.load import LoadedData, load_data
 from trainer.data.split import hold_out
+from trainer.errors import DataError
 from trainer.network import parameter_count, read_network
 from trainer.network_types import LayerKind, NetworkSpec
 from trainer.pace import pace_of
@@ -24,6 +28,8 @@ class Inputs:
     loaded: LoadedData
     training: SparseDataset
     held_out: SparseDataset | None
+    attributes: SparseDataset | None = None
+    """Items × attributes, where the network asks for them."""
 
     @property
     def features(self) -> FeatureIndex:
@@ -37,16 +43,38 @@ def prepare(network: NetworkSpec, data: Path, settings: TrainSettings) -> Inputs
     """Load `data`, split it as the settings say and give the network its widths."""
     loaded = load_data(data)
     whole = loaded.dataset
-    spec = fitted(network, whole, data)
+    layers = (*network.inputs, *network.outputs)
+    attributes = attributes_of(data, loaded) if wants_attributes(layers) else None
+    spec = fitted(network, whole, data, attributes)
     if settings.held_out == 0:
-        return Inputs(spec, loaded, whole, None)
+        return Inputs(spec, loaded, whole, None, attributes)
     training, held_out = hold_out(whole, fraction=settings.held_out, seed=settings.seed)
-    return Inputs(spec, loaded, training, held_out)
+    return Inputs(spec, loaded, training, held_out, attributes)
 
 
-def fitted(network: NetworkSpec, whole: SparseDataset, data: Path) -> NetworkSpec:
-    """The network with its widths, if `whole`, which was found at `data`, can be every layer's input and target."""
-    everywhere = {layer.dataset: whole for layer in (*network.inputs, *network.outputs)}
+def attributes_of(
+    data: Path, loaded: LoadedData, more: Sequence[Path] = (), *, at_least: int = 2, index: FeatureIndex | None = None
+) -> SparseDataset:
+    """Items × attributes by the tables in folder `data` and by `more`; `DataError` where there are none at all."""
+    tables = [*attribute_tables(data), *more]
+    if not tables:
+        names = ", ".join(ATTRIBUTE_FILES)
+        raise DataError(f"attributes are wanted, but no table tells any; it is a folder with {names} that tells", data)
+    if loaded.dataset.features is None:
+        raise ValueError("loaded data names its features")
+    attributes = read_attributes(tables, loaded.dataset.features, at_least=at_least, index=index)
+    if attributes.nnz == 0:
+        raise DataError(f"no attribute is told of {at_least} items or more", tables[0])
+    return attributes
+
+
+def fitted(
+    network: NetworkSpec, whole: SparseDataset, data: Path, attributes: SparseDataset | None = None
+) -> NetworkSpec:
+    """The network with its widths, if `whole`, which was found at `data`, or what is made of it where a layer wants
+    attributes, can be every layer's input and target.
+    """
+    everywhere = layer_datasets((*network.inputs, *network.outputs), whole, attributes)
     spec = resolve(network, everywhere, everywhere)
     for kind in (LayerKind.INPUT, LayerKind.OUTPUT):
         attached(spec, everywhere, data, kind=kind)

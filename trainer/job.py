@@ -9,6 +9,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from trainer.content import layer_datasets
 from trainer.data.features import write_index
 from trainer.data.netcdf import write_dataset
 from trainer.ending import train_to_its_end
@@ -20,7 +21,7 @@ from trainer.network import parameter_count, read_network
 from trainer.network_file import write_network
 from trainer.network_types import NetworkSpec
 from trainer.pace import pace_of
-from trainer.predict import Question, Ready, ranked, write_recommendations
+from trainer.predict import Ready, question_of, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
 from trainer.sharding import make_mesh
@@ -57,7 +58,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
 
     trained = train_to_its_end(
         inputs.spec,
-        training_data(inputs.spec, inputs.training),
+        training_data(inputs.spec, inputs.training, inputs.attributes),
         job.settings,
         mesh=mesh,
         tell=on_epoch,
@@ -69,14 +70,16 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
     first_alone(lambda: write_network(directory.network_file, inputs.spec, weights))
     epochs, judged = trained.epochs, _judged(trained.judged)
     directory.write_status(Status(State.PREDICTING, epochs, epochs, **judged))
-    ready = Ready(inputs.spec, trained.state.params, mesh, trained.state.statistics)
+    ready = Ready(inputs.spec, trained.state.params, mesh, trained.state.statistics, attributes=inputs.attributes)
     _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
     directory.write_status(Status(State.DONE, epochs, epochs, **judged))
 
 
-def training_data(spec: NetworkSpec, both: SparseDataset) -> TrainingData:
-    """One dataset as every layer's input and target."""
-    return TrainingData({layer.name: both for layer in spec.inputs}, {layer.name: both for layer in spec.outputs})
+def training_data(spec: NetworkSpec, both: SparseDataset, attributes: SparseDataset | None = None) -> TrainingData:
+    """One dataset as every layer's input and target, or what is made of it where a layer wants attributes."""
+    found = layer_datasets((*spec.inputs, *spec.outputs), both, attributes)
+    inputs, targets = ({layer.name: found[layer.dataset] for layer in role} for role in (spec.inputs, spec.outputs))
+    return TrainingData(inputs, targets)
 
 
 def epoch_text(report: EpochReport) -> str:
@@ -97,8 +100,11 @@ def fail(directory: RunDirectory, error: TrainerError) -> None:
 
 def _write_inputs(directory: RunDirectory, inputs: Inputs) -> None:
     """What the network is trained on, in DSSTNE's files."""
-    for name in sorted({layer.dataset for layer in (*inputs.spec.inputs, *inputs.spec.outputs)}):
-        write_dataset(replace(inputs.training, name=name), directory.dataset(name))
+    found = layer_datasets((*inputs.spec.inputs, *inputs.spec.outputs), inputs.training, inputs.attributes)
+    for name, dataset in sorted(found.items()):
+        write_dataset(replace(dataset, name=name), directory.dataset(name))
+    if inputs.attributes is not None and inputs.attributes.features is not None:
+        write_index(inputs.attributes.features, directory.index("features_attributes"))
     write_index(inputs.features, directory.index("features_input"))
     write_index(inputs.features, directory.index("features_output"))
     names = inputs.loaded.dataset.sample_names or ()
@@ -120,7 +126,7 @@ def _measure_and_recommend(
     whole = inputs.loaded.dataset
     samples = ranked(
         ready,
-        Question({layer.name: whole for layer in ready.spec.inputs}, exclude=whole),
+        question_of(ready, whole),
         k=settings.k,
         batch_size=_batch_size(inputs, settings),
         feature_names=inputs.features.names(),

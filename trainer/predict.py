@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from trainer.content import layer_datasets
 from trainer.data.batches import input_batches, single_batches
 from trainer.data.netcdf import Dataset
 from trainer.data.prefetch import prefetched
@@ -39,6 +40,8 @@ class Ready:
     """As in `TrainState`."""
     layer: str = ""
     """The Output layer that is asked; `""`: the network's only one, or the one called `Output`."""
+    attributes: SparseDataset | None = None
+    """Items × attributes, where Input layers want profiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,12 @@ class Question:
     def samples(self) -> int:
         """Number of samples."""
         return next(iter(self.inputs.values())).samples
+
+
+def question_of(ready: Ready, known: SparseDataset) -> Question:
+    """What is to be recommended to who has `known`, and not again."""
+    found = layer_datasets(ready.spec.inputs, known, ready.attributes)
+    return Question({layer.name: found[layer.dataset] for layer in ready.spec.inputs}, exclude=known)
 
 
 @dataclass(frozen=True, slots=True)

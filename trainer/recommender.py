@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.attach import resolve
+from trainer.content import wants_attributes
 from trainer.data.features import write_index
 from trainer.data.load import LoadedData, load_data
 from trainer.data.netcdf import read_datasets, write_dataset
@@ -55,6 +56,8 @@ class Recommender:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._network = read_network(Path(network) if network is not None else default_network())
+        if wants_attributes((*self._network.inputs, *self._network.outputs)):
+            raise InputError("a network over attributes is trained with `trainer train --run-dir`")
         self._tell = tell
         self._loaded: LoadedData | None = None
         self._layers: dict[str, Path] = {}

@@ -74,7 +74,7 @@ class RunDirectory:
         return self.path / f"{name}.nc"
 
     def index(self, name: str) -> Path:
-        """An index file: `features_input`, `features_output` or `samples_input`."""
+        """An index file: `features_input`, `features_output`, `features_attributes` or `samples_input`."""
         return self.path / name
 
     def report(self, step: int, name: str, value: float) -> None:

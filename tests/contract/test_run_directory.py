@@ -41,8 +41,9 @@ def test_a_finished_job_leaves_every_artifact_and_metrics_that_are_shown(tmp_pat
     settings = RunSettings(batch_size=16, epochs=2, held_out=0.2).model_dump(exclude_none=True)
     (run / "spec.json").write_text(json.dumps({"data": "../samples.txt", "settings": settings}))
     run_job(RunDirectory(run), say=lambda _: None)
-    # The log is what the trainer prints; whoever starts it keeps it. Text data has no titles.
-    expected = set(ARTIFACTS) - {"log.txt", "titles.json"}
+    # The log is what the trainer prints; whoever starts it keeps it. Text data has neither titles nor
+    # attributes.
+    expected = set(ARTIFACTS) - {"log.txt", "titles.json", "features_attributes"}
     assert expected <= {path.name for path in run.iterdir()}
     metrics = read_metrics(run / "metrics.jsonl")
     assert {"loss", "network.ndcg@10", "popularity.ndcg@10"} <= set(metrics)

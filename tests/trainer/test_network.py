@@ -180,7 +180,7 @@ def test_dropout_and_type_of_an_input_are_read(folder: Path) -> None:
     assert (first.dropout, first.type, first.shape) == (0.25, LayerType.FULLY_CONNECTED, (8,))
 
 
-@pytest.mark.parametrize("name", ["movielens.json", "dsstne-movielens.json"])
+@pytest.mark.parametrize("name", ["movielens.json", "dsstne-movielens.json", "hybrid.json"])
 def test_shipped_networks_are_read(name: str) -> None:
     assert read_network(ROOT / "configs/networks" / name).input.sparse
 

@@ -4,10 +4,10 @@ are imported when the verb is called, so that help answers at once and `check` r
 
 import signal
 
-from trainer.cli import data, measuring, training, tuning
+from trainer.cli import content, data, measuring, training, tuning
 from trainer.cli.options import app
 
-__all__ = ["app", "data", "measuring", "trainer_program", "training", "tuning"]
+__all__ = ["app", "content", "data", "measuring", "trainer_program", "training", "tuning"]
 
 
 def trainer_program() -> None:

@@ -62,13 +62,22 @@ def generate_netcdf(
     create: Annotated[bool, typer.Option("-c", "--create", help="Begin an empty feature index.")] = False,
     merge: Annotated[bool, typer.Option("-m", "--merge", help="Add new features to the index.")] = False,
     kind: Annotated[str, typer.Option("-t", "--type", help="indicator or analog.")] = "indicator",
+    min_rating: Annotated[
+        float | None, typer.Option("--min-rating", help="Leave lower ratings out.", show_default=False)
+    ] = None,
+    half_life: Annotated[
+        float | None,
+        typer.Option("--half-life-days", help="Halve analog ratings for each such age.", show_default=False),
+    ] = None,
 ) -> None:
     """Convert samples to a NetCDF dataset and its index files (DSSTNE's generateNetCDF)."""
     from trainer.data.generate import GenerateOptions
     from trainer.data.generate import generate_netcdf as generate
+    from trainer.data.weighing import Weighing
     from trainer.errors import SettingsError, TrainerError
 
-    options = GenerateOptions(dataset, source, output, features, samples, create, merge, kind)
+    weighing = Weighing(min_rating=min_rating, half_life_days=half_life)
+    options = GenerateOptions(dataset, source, output, features, samples, create, merge, kind, weighing)
     try:
         generate(options, echo_bytes)
     except TrainerError as error:

@@ -4,16 +4,17 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.data.features import load_index, write_index
-from trainer.data.movielens import is_ratings, read_ratings
+from trainer.data.movielens import is_ratings
 from trainer.data.netcdf import write_dataset
 from trainer.data.text import Converted, Reading, check_names, convert_text
+from trainer.data.weighing import Weighing, read_weighed
 from trainer.errors import DataError, InputError, SettingsError
 from trainer.sparse import FeatureIndex, SparseDataset
 
@@ -38,6 +39,8 @@ class GenerateOptions:
     create: bool = False
     merge: bool = False
     kind: str = INDICATOR
+    weighing: Weighing = field(default_factory=Weighing)
+    """Of a ratings table; whether it is analog says `kind`."""
 
 
 def generate_netcdf(options: GenerateOptions, tell: Tell) -> None:
@@ -69,6 +72,8 @@ def _begin(options: GenerateOptions, tell: Tell) -> None:
         raise SettingsError("Cannot create (-c) and update existing (-u) feature index. Please select only one.")
     if options.kind not in (INDICATOR, ANALOG):
         raise InputError(f"Unknown dataset type [{options.kind}]. Please select one of {{{INDICATOR},{ANALOG}}}")
+    if options.kind == INDICATOR and options.weighing.half_life_days is not None:
+        raise SettingsError(f"--half-life-days: indicators have no values that fade; -t {ANALOG} is wanted")
     if not _is_utf8(options.dataset_name):
         raise InputError(f"-d {options.dataset_name!r}: a dataset's name is text in UTF-8")
     tell(f"Generating dataset of type: {options.kind}")
@@ -99,6 +104,8 @@ def _convert(options: GenerateOptions, samples: FeatureIndex, features: FeatureI
     name, source = options.dataset_name, Path(options.input_path)
     if is_ratings(source) and (source.is_dir() or source.suffix in _TABLES):
         return _convert_ratings(options, samples, features, reading)
+    if not options.weighing.is_plain:
+        raise SettingsError(f"--min-rating and --half-life-days: {source} is no ratings table")
     try:
         return convert_text(options.input_path, name=name, features=features, samples=samples, reading=reading)
     except DataError as error:
@@ -111,7 +118,7 @@ def _convert_ratings(
     options: GenerateOptions, samples: FeatureIndex, features: FeatureIndex, reading: Reading
 ) -> Converted:
     source = Path(options.input_path)
-    table = read_ratings(source, analog=reading.analog).dataset
+    table = read_weighed(source, replace(options.weighing, analog=reading.analog)).dataset
     check_names(table.sample_names or (), table.features.ids if table.features else (), source)
     reading.tell(f"Indexing 1 files\n\tIndexing file: {source}")
     return _renumbered(replace(table, name=options.dataset_name), samples, features, reading)
