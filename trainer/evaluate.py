@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer import referees
 from trainer.metrics import Mean, merge_means, ranking_means
 from trainer.predict import Question, Ready, recommend
 from trainer.sparse import SparseDataset
 
 KS = (10, 100)
-_ROWS = 1024
 
 
 def evaluate(
@@ -26,31 +26,13 @@ def evaluate(
     question = Question({layer.name: known for layer in ready.spec.inputs}, exclude=known)
     answers = recommend(ready, question, k=k, batch_size=batch_size, live=live)
     network = _means((ids for ids, _ in answers), held_out)
-    popularity = _means(popular(known, k=k, live=live), held_out)
+    judge = referees.fit("popularity", known, live=live, validation=None, seed=0)
+    popularity = _means(judge.best(known, k=k), held_out)
     return {
         f"{model}.{name}": mean.compute()
         for model, means in (("network", network), ("popularity", popularity))
         for name, mean in means.items()
     }
-
-
-def popular(known: SparseDataset, *, k: int, live: int) -> Iterator[npt.NDArray[np.int32]]:
-    """Ids [rows, k] of the features that most samples have and this one has not; ties by lower id."""
-    counts = np.bincount(known.indices, minlength=live)[:live]
-    best_first = np.argsort(-counts, kind="stable").astype(np.int32)
-    place = np.empty(live, np.int64)
-    place[best_first] = np.arange(live)
-    for start in range(0, known.samples, _ROWS):
-        rows = range(start, min(start + _ROWS, known.samples))
-        yield np.stack([_unseen(best_first, place[_row(known, row)], k) for row in rows])
-
-
-def _unseen(best_first: npt.NDArray[np.int32], seen: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int32]:
-    reach = min(k + len(seen), len(best_first))
-    kept = np.ones(reach, bool)
-    kept[seen[seen < reach]] = False
-    found = best_first[:reach][kept][:k]
-    return np.pad(found, (0, k - len(found)), constant_values=-1)
 
 
 def _means(answers: Iterator[npt.NDArray[Any]], held_out: SparseDataset) -> Mapping[str, Mean]:
