@@ -75,8 +75,8 @@ class Learning:
 
 
 def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Recommends:
-    """From the CSR matrix [samples, live]: 64 factors, 100 epochs at rate 0.05, regularisation of 0.003, 0.01, 0.03, 0.1;
-    without validation 0.01.
+    """From the CSR matrix [samples, live]: 64 factors, 100 epochs at rate 0.05; regularisation of 0.003, 0.01, 0.03 and
+    0.1, without validation 0.01.
     """
 
     def fitted(settings: Settings) -> Scorer:

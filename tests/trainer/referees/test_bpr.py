@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from trainer_referees import random_matrix
 
 from trainer import referees
@@ -10,7 +11,8 @@ from trainer.data.synthesize import synthesize
 from trainer.referees import bpr, choosing
 
 
-def test_made_up_tastes_are_learnt_better_than_popularity(tmp_path: Path):
+def test_made_up_tastes_are_learnt_better_than_popularity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bpr, "_DEFAULT", bpr.Settings(0.01, epochs=20))
     synthesize(tmp_path, users=300, items=400, seed=1, ratings_per_user=30)
     dataset = read_ratings(tmp_path / "ratings.csv").dataset
     assert dataset.features is not None
