@@ -5,7 +5,8 @@ With P = (XᵀX + λI)⁻¹ the weights are B_ij = -P_ij / P_jj off the diagonal
 -(xP)_j / P_jj for a feature it has not. Where there are fewer samples than features, with W = (XXᵀ + λI)⁻¹,
 λP = I - XᵀWX (Woodbury), so the same score is (xXᵀWX)_j / (1 - x_jᵀWx_j), `x_j` being column j of X: nothing of
 [features, features] is ever held. The inverse, float32, is made in place by Cholesky; while λ is chosen the Gram
-matrix is kept beside it.
+matrix is kept beside it and factored anew for each: an eigendecomposition would cost as much as seven of these and
+twice the products for every score.
 """
 
 from typing import Any
