@@ -42,8 +42,14 @@ InstanceTypes = Annotated[
     typer.Option("--instance-type", help="Acceptable type; repeat it, best first.", metavar="T"),
 ]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region.", show_default="us-east-1")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Samples a step.", show_default="256")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.", show_default="10")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Samples a step.", show_default="the file's, the network's, else 256"),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", help="Passes over the data.", show_default="the file's, the network's, else 10"),
+]
 Recommendations = Annotated[int | None, typer.Option("--k", help="Recommendations per sample.", show_default="10")]
 HeldOut = Annotated[
     float | None,

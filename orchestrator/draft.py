@@ -8,7 +8,7 @@ from secrets import token_hex
 
 from orchestrator.errors import UsageError
 from orchestrator.fit import Needs
-from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data
+from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data, settled
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
 from orchestrator.plan import Plan, make_plan, new_run_id
@@ -33,6 +33,7 @@ def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: st
     """
     with telling.stage(Stage.CHECK, "network and data") as say:
         inputs = _inputs(spec)
+        spec = settled(spec, inputs.summary)
         say(f"{inputs.summary.samples:,} samples × {inputs.summary.features:,} features")
     with (
         telling.stage(Stage.PLAN, "image, prices, quota, fit, files") as say,

@@ -91,14 +91,16 @@ class OfferFit:
     offer: Offer
     bytes_per_gpu: int
     holds: bool | None
-    epochs: int
+    epochs: int | None
     epoch_seconds: float | None
     bound: str | None
 
     @property
     def training_seconds(self) -> float | None:
         """All the epochs."""
-        return None if self.epoch_seconds is None else self.epoch_seconds * self.epochs
+        if self.epoch_seconds is None or self.epochs is None:
+            return None
+        return self.epoch_seconds * self.epochs
 
     @property
     def epoch_usd(self) -> Decimal | None:
@@ -136,7 +138,7 @@ class Fits:
         return tuple({one.offer.instance_type: one for one in reversed(self.offers)}.values())[::-1]
 
 
-def fits_of(offers: Sequence[Offer], needs: Needs, *, epochs: int) -> Fits:
+def fits_of(offers: Sequence[Offer], needs: Needs, *, epochs: int | None) -> Fits:
     """Hold the offers against the needs."""
     if needs.unknown:
         return Fits(unknown=needs.unknown)
@@ -186,7 +188,7 @@ def misfit_text(fit: OfferFit) -> str:
     )
 
 
-def _fit(offer: Offer, need: Need, epochs: int) -> OfferFit:
+def _fit(offer: Offer, need: Need, epochs: int | None) -> OfferFit:
     names = (offer.gpu_name, f"{offer.gpu_name}-{offer.gpu_memory_gib:.0f}")
     known = next((answer for answer in need.gpus if answer.gpu in names), None)
     needed = need.bytes_per_device.total

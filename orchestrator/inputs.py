@@ -16,10 +16,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import RunFailed, UsageError
 from orchestrator.fit import Need, Needs
+from orchestrator.spec import RunSpec
 
 _USAGE = 2
 _LIMIT_SECONDS = 60.0
 """An estimate is not worth a longer wait."""
+
+
+class EarlyStopping(BaseModel):
+    """By what a network stops its training. Read leniently: the trainer may tell more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    metric: str
+    refit: bool
 
 
 class InputSummary(BaseModel):
@@ -31,6 +41,10 @@ class InputSummary(BaseModel):
     features: int
     nnz: int
     parameters: int
+    batch_size: int
+    """The network's own, or the trainer's default; `epochs` likewise."""
+    epochs: int
+    early_stopping: EarlyStopping | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,16 @@ def check_inputs(network: Path, data: Path) -> Inputs:
         raise RunFailed(f"`trainer check` gave an answer that cannot be read: {answer[:200]!r}") from error
 
 
+def settled(spec: RunSpec, summary: InputSummary) -> RunSpec:
+    """`spec` with the network's batch size and epochs where it says nothing."""
+    asked = spec.settings
+    own = {
+        "batch_size": summary.batch_size if asked.batch_size is None else asked.batch_size,
+        "epochs": summary.epochs if asked.epochs is None else asked.epochs,
+    }
+    return spec.model_copy(update={"settings": asked.model_copy(update=own)})
+
+
 def local_data(data: str, *, sha256: str | None, cache: Path) -> Path:
     """The path of `data`; a URL is fetched into `cache` first."""
     if "://" not in data:
@@ -65,10 +89,11 @@ class CapacityQuestions:
     which end with the context.
     """
 
-    def __init__(self, inputs: Inputs, *, batch_size: int) -> None:
+    def __init__(self, inputs: Inputs, *, batch_size: int | None) -> None:
         counts = inputs.summary
         self._arguments = (
-            "capacity", "--network", str(inputs.network), "--batch-size", str(batch_size),
+            "capacity", "--network", str(inputs.network),
+            "--batch-size", str(counts.batch_size if batch_size is None else batch_size),
             "--items", str(counts.features), "--samples", str(counts.samples),
             "--per-sample", str(counts.nnz / max(counts.samples, 1)), "--json",
         )  # fmt: skip

@@ -24,8 +24,10 @@ class _Strict(BaseModel):
 class RunSettings(_Strict):
     """The trainer's settings, passed on as they are; the trainer knows what they mean."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """`None`: what the trainer says of the network; a plan always has a number."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """As `batch_size`; at most, where the network stops early."""
     k: Annotated[int, Field(ge=1)] = 10
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 12134

@@ -22,6 +22,7 @@ from fuzz_words import (
     JSON_TOKENS,
     JSON_VALUES,
     NETWORKS,
+    PARTS,
     RATINGS,
     RATINGS_TOKENS,
     SWITCHES,
@@ -33,18 +34,23 @@ from fuzz_words import (
 from netcdf_files import by_hand, one_hot, small_dataset
 
 from trainer.cdl import read_cdl
+from trainer.comparing import Result, comparison, read_result, write_result
 from trainer.data.batches import input_batches
 from trainer.data.features import load_index, read_index
+from trainer.data.given import Source, make_split
 from trainer.data.load import load_data
 from trainer.data.movielens import is_ratings, read_ratings
 from trainer.data.netcdf import Dataset, read_datasets, write_dataset, write_datasets
+from trainer.data.split_files import read_split, write_split
 from trainer.data.text import Reading, convert_text, read_filter
 from trainer.dense import DenseDataset
 from trainer.flags import Names, scan
 from trainer.jsontree import read_json
+from trainer.metrics import Measured
 from trainer.network import parameter_count, read_network, resolve_shapes
 from trainer.network_file import read_network_file, write_network
 from trainer.network_types import AUTO, NetworkSpec
+from trainer.settings import SplitSettings
 from trainer.shapes import bias_size, weight_shape
 from trainer.sparse import FeatureIndex, SparseDataset
 from trainer.weights import Connection, Normalization, Weights
@@ -102,8 +108,57 @@ def _ratings(data: bytes, folder: Path) -> Sequence[Attempt]:
     return (
         lambda: _use(load_data(table).dataset),
         lambda: _use(load_data(folder).dataset),
-        lambda: is_ratings(table) and read_ratings(table, analog=True),
+        lambda: is_ratings(table) and read_ratings(table, analog=True, timed=True, min_rating=3.0),
     )
+
+
+def _parts(data: bytes, folder: Path) -> Sequence[Attempt]:
+    training, _, test = data.partition(TITLES_AFTER)
+    _written(folder / "test.txt", test)
+    source, lists = Source(_written(folder / "train.txt", training)), Source(folder)
+
+    def parted(source: Source, **options: object) -> None:
+        split = make_split(source, SplitSettings.of(**options))
+        for part in (split.training, split.test.known, split.test.wanted):
+            _use(part)
+        write_split(split, folder / "split")
+        assert read_split(folder / "split").features == split.features
+
+    return (
+        lambda: parted(lists, protocol="given", validation_part=zlib.crc32(data) % 2 / 2),
+        lambda: parted(source, protocol="strong", held_out=0.5, test_users=1, validation_part=0, least_features=1),
+        lambda: parted(source, protocol="temporal", held_out=0.5, validation_part=0),
+    )
+
+
+def _split_maker(folder: Path) -> Make:
+    text = _written(folder / "samples.txt", b"".join(b"s%d\ta:b:c:d:e:f\n" % n for n in range(9)))
+    write_split(make_split(Source(text), SplitSettings()), folder)
+    whole = (folder / "split.json").read_bytes()
+    return lambda rng: (mutated(rng, [whole], JSON_TOKENS), "")
+
+
+def _split(data: bytes, folder: Path) -> Sequence[Attempt]:
+    shutil.copytree(folder.parent / "prepared", folder / "split")
+    _written(folder / "split" / "split.json", data)
+    return (lambda: read_split(folder / "split"),)
+
+
+def _measurement_maker(folder: Path) -> Make:
+    values = {f"ndcg@{k}": np.linspace(0, 1, 5) for k in (10, 20)}
+    write_result(Result("network", "samples", Measured(values, {"coverage@10": 0.5})), folder / "network.npz")
+    whole = (folder / "network.npz").read_bytes()
+    return lambda rng: (mutated(rng, [whole], ()), "")
+
+
+def _measurement(data: bytes, folder: Path) -> Sequence[Attempt]:
+    path = _written(folder / "network.npz", data)
+
+    def read() -> None:
+        found = read_result(path)
+        assert comparison(found, found, seed=1)
+
+    return (read,)
 
 
 def _json_maker(whole: Sequence[Path], more: Sequence[Path] = ()) -> Callable[[Path], Make]:
@@ -309,6 +364,9 @@ TARGETS = {
         Target("flags", _flags_maker, _flags),
         Target("datasets", _files_maker(_dataset_files), _datasets, in_c=True),
         Target("network_file", _files_maker(_network_files), _network_file, in_c=True),
+        Target("parts", _of(PARTS, (*RATINGS_TOKENS, b" 7", b"3 ")), _parts),
+        Target("split", _split_maker, _split),
+        Target("measurement", _measurement_maker, _measurement),
         Target("checkpoint", _checkpoint_maker, _checkpoint),
     )
 }

@@ -30,6 +30,12 @@ RATINGS = (
     + b'movieId,title,genres\nd,Ten (1990),Drama\n11,"Eleven, the",Comedy\n',
     b"alice\ta:b:c\nbob\tb:d\n",
 )
+PARTS = (
+    b"0 10 11 12\n1 11 13\n2 14\n" + TITLES_AFTER + b"0 13\n1 10\n2\n",
+    b"a\tx\t5\t1\na\ty\t1\t6\nb\tx\t4\t2\nb\ty\t4\t7\nc\ty\t3\t3\nc\tx\t5\t8\n" + TITLES_AFTER + b"a\tz:y\nb\tz\n",
+    b"a\tx:y:z\nb\tx:z\n" + TITLES_AFTER + b"b\ty\n",
+)
+"""What is trained on, then what is held out."""
 RATINGS_TOKENS = (
     b",", b"\t", b"::", b"|", b"\n", b"\r", b"\r\n", b'"', b'""', b'"\n', b"\0", b"\xff", b"\xef\xbb\xbf", b"#", b" ",
     b"user,item,rating\n", TITLES_AFTER, b"1,10,", b"-0", b"1e5", b"nan", b"\xc2\xa0",

@@ -52,6 +52,8 @@ EVERYTHING = """
     "DataScaledMarginalCrossEntropy": {"oneTarget": 1, "zeroTarget": 0, "oneScale": 2, "zeroScale": 3},
     "DeltaBoost": {"one": 5, "zero": 0.5}, "ShuffleIndices": 0, "Slope": 0.125, "ELUAlpha": 2, "SELULambda": 1.5,
     "Decay": 0.01, "Precision": "BFloat16",
+    "training": {"batchsize": 64, "Epochs": 100, "EarlyStopping": {"Metric": "recall@20", "Patience": 3,
+                 "Validation": 0.2, "MinEpochs": 4, "Refit": 1}},
     "Optimizer": {"Name": "rmsprop", "LearningRate": 0.5, "WeightDecay": 0, "Momentum": 0.9, "Momentum2": 0.99,
                   "Clip": 1, "Warmup": 10, "Schedule": "cosine", "Steps": 1000},
     "Layers": [

@@ -254,10 +254,13 @@ def planned(standing: MockCloud, ratings: Path, tmp_path_factory: pytest.TempPat
     """The plan, by a run in an empty folder, of a training that a T4 is too small for."""
     folder, files = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("files")
     network = (ROOT / "configs/networks/movielens.json").read_text()
-    (files / "large.json").write_text(network.replace('"N": 200,', '"N": 6000000,'))
+    stopping = '"Training": {"Epochs": 7, "EarlyStopping": {"Metric": "recall@20", "Refit": true}}, "Denoising"'
+    network = network.replace('"N": 200,', '"N": 6000000,').replace('"Denoising"', stopping)
+    (files / "large.json").write_text(network)
+    (files / "run.toml").write_text(f'instance_types = ["g6e.xlarge"]\nnetwork = "large.json"\ndata = "{ratings}"\n')
     done = run(
         "orchestrator", "plan", "--dry-run", "--mock-cloud", standing.endpoint, "--data", str(ratings), "--json",
-        "--network", str(files / "large.json"), "--batch-size", "8",
+        "--config", str(files / "run.toml"), "--batch-size", "8",
         "--instance-type", "g4dn.xlarge", "--instance-type", "g6e.xlarge", cwd=folder,
     )  # fmt: skip
     assert done.exit_status == 0, done.stderr
@@ -280,6 +283,8 @@ def test_the_plan_says_what_fits_how_long_it_takes_and_what_it_costs(planned: An
     assert fits == {"g4dn.xlarge": False, "g6e.xlarge": True}
     assert {offer["instance_type"] for offer in planned["offers"]} == {"g6e.xlarge"}
     assert any(note.startswith("left out: g4dn.xlarge would need") for note in planned["notes"])
+    assert (planned["settings"]["batch_size"], planned["settings"]["epochs"]) == (8, 7), "flag, network"
+    assert planned["inputs"]["early_stopping"] == {"metric": "recall@20", "refit": True}
     hourly, fit = planned["offers"][0]["usd_per_hour"], planned["offers"][0]["fit"]
     assert 16 * 0.75 < fit["gib_per_gpu"] < fit["gpu_memory_gib"]
     assert fit["training_seconds"] == pytest.approx(fit["epoch_seconds"] * planned["settings"]["epochs"])

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trainer.recommends import Recommends
 from trainer.referees.interactions import interactions
-from trainer.referees.ranking import Recommends
 from trainer.sparse import SparseDataset, round_up
 
 LIVE = 9

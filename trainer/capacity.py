@@ -19,6 +19,7 @@ from trainer.network import parameter_count, read_network, resolve_shapes
 from trainer.network_names import OPTIMIZERS
 from trainer.network_types import NetworkSpec, OptimizerName, OptimizerSpec
 from trainer.optimizer import rates_of
+from trainer.pace import pace_of
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import round_up
@@ -181,14 +182,15 @@ def capacity(network: NetworkSpec, shape: DataShape, settings: TrainSettings, *,
         raise SettingsError(f"items: from 1 to {_MOST_ITEMS:,} fit a 32-bit id, {shape.items:,} do not")
     spec = _resolved(network, shape)
     shards = settings.data_shards
-    settings = settings.model_copy(update={"batch_size": batch_size_of(settings.batch_size, shape.samples, shards)})
+    size = batch_size_of(pace_of(spec.training, settings).batch_size, shape.samples, shards)
+    settings = settings.model_copy(update={"batch_size": size})
     asked = _compile(spec, shape, settings, devices)
-    steps = -(-shape.samples // settings.batch_size)
+    steps = -(-shape.samples // size)
     fewest = _fewest(spec, shape, settings, {devices: asked.bytes})
     answer = Capacity(
         devices=devices,
         data_shards=shards,
-        batch_size=settings.batch_size,
+        batch_size=size,
         parameters=parameter_count(spec),
         bytes_per_device=asked.bytes,
         flops_per_step=asked.flops * devices,
@@ -261,7 +263,7 @@ def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devic
     sparse = [layer.name for layer in spec.layers if layer.sparse]
     is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
     spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
-    part = settings.batch_size // settings.data_shards
+    part = pace_of(spec.training, settings).batch_size // settings.data_shards
     arguments = abstract_arguments(spec, settings, mesh, capacity=capacity_of(math.ceil(shape.per_sample * part)))
     with jax.set_mesh(mesh):
         compiled = jitted_step(spec, settings, mesh, steps=1).lower(*arguments).compile()

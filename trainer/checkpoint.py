@@ -133,8 +133,7 @@ def _latest(folder: Path) -> Saved | None:
 def restore(saved: Saved, like: Any) -> Any:
     """The tree that was saved, with the structure, shapes, dtypes and shardings of `like`: a tree of
     `jax.ShapeDtypeStruct` or arrays, on any mesh. What has no sharding there comes back as NumPy arrays (or scalars,
-    if it is one there). Of several processes the first one reads; there every leaf of `like` has a sharding.
-    `InputError` if the tree does not fit.
+    if it is one there). Of several processes the first one reads. `InputError` if the tree does not fit.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     leaves = [leaf for _, leaf in paths]
@@ -143,10 +142,8 @@ def restore(saved: Saved, like: Any) -> Any:
     plain = [jax.ShapeDtypeStruct(stored.shape, stored.dtype) for stored in map(_stored, leaves)]
     # The others bring arrays to be filled.
     arrays = _read(saved, paths, plain) if is_first() else [np.zeros(leaf.shape, leaf.dtype) for leaf in plain]
-    found = [
-        _as_wanted(placed(from_first(array), leaf.sharding), leaf) for array, leaf in zip(arrays, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, found)
+    found = (_placed(from_first(array), leaf) for array, leaf in zip(arrays, leaves, strict=True))
+    return jax.tree.unflatten(structure, [_as_wanted(array, leaf) for array, leaf in zip(found, leaves, strict=True)])
 
 
 def _read(saved: Saved, paths: Sequence[tuple[Any, Any]], leaves: Sequence[Any]) -> list[Any]:
@@ -253,6 +250,11 @@ def _as_wanted(stored: Any, wanted: Any) -> Any:
     if _is_rng(wanted):
         return jax.device_put(jax.random.wrap_key_data(stored, dtype=wanted.dtype), wanted.sharding)
     return stored[()] if isinstance(wanted, np.generic) else stored
+
+
+def _placed(array: Any, leaf: Any) -> Any:
+    sharding = _sharding(leaf)
+    return array if sharding is None else placed(array, sharding)
 
 
 def _sharding(leaf: Any) -> jax.sharding.Sharding | None:

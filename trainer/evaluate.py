@@ -1,50 +1,63 @@
-"""How good recommendations are: recall@k, precision@k and nDCG@k on held-out features, for a network and,
-beside it, for popularity.
-"""
+"""How good recommendations are: every metric on held-out features, for a network and, beside it, for others."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer import referees
-from trainer.metrics import Mean, merge_means, ranking_means
+from trainer.data.split import HeldOut, answerable, only
+from trainer.metrics import measured
 from trainer.predict import Question, Ready, recommend
+from trainer.recommends import Recommends
+from trainer.referees import fit
 from trainer.sparse import SparseDataset
 
-KS = (10, 100)
+_KS = (10, 100)
+_METRICS = ("recall", "precision", "ndcg")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRecommender:
+    """A network as what `Recommends`: its first `live` output features, for samples that are its input. Features beyond
+    its width, which it never met, are neither heard nor recommended.
+    """
+
+    ready: Ready
+    live: int
+    batch_size: int
+
+    def best(self, known: SparseDataset, *, k: int) -> Iterator[npt.NDArray[np.int32]]:
+        """As `Recommends` has it."""
+        width = self.ready.spec.output.width
+        if known.width > width:
+            known = replace(only(known, np.asarray(known.indices) < width), width=width)
+        question = Question({layer.name: known for layer in self.ready.spec.inputs}, exclude=known)
+        for ids, _ in recommend(self.ready, question, k=k, batch_size=self.batch_size, live=self.live):
+            yield np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
 
 
 def evaluate(
     ready: Ready, known: SparseDataset, held_out: SparseDataset, *, batch_size: int, live: int
 ) -> dict[str, float]:
     """`network.ndcg@100`, `popularity.ndcg@100`, …: the means over samples that have held-out features, when
-    every sample is asked with its `known` features and those are not recommended again.
+    every sample is asked with its `known` features, those it was trained on, and they are not recommended again.
     """
-    k = max(KS)
-    question = Question({layer.name: known for layer in ready.spec.inputs}, exclude=known)
-    answers = recommend(ready, question, k=k, batch_size=batch_size, live=live)
-    network = _means((ids for ids, _ in answers), held_out)
-    judge = referees.fit("popularity", known, live=live, validation=None, seed=0)
-    popularity = _means(judge.best(known, k=k), held_out)
+    asked = answerable(known, held_out)
+    if asked.known.samples == 0:
+        return {}
+    models: dict[str, Recommends] = {
+        "network": NetworkRecommender(ready, live, batch_size),
+        "popularity": fit("popularity", known, live=live, validation=None, seed=0),
+    }
     return {
-        f"{model}.{name}": mean.compute()
-        for model, means in (("network", network), ("popularity", popularity))
-        for name, mean in means.items()
+        f"{model}.{name}": mean
+        for model, recommender in models.items()
+        for name, mean in _means(recommender, asked, known, live=live).items()
+        if name.partition("@")[0] in _METRICS
     }
 
 
-def _means(answers: Iterator[npt.NDArray[Any]], held_out: SparseDataset) -> Mapping[str, Mean]:
-    means: dict[str, Mean] = {}
-    row = 0
-    for ids in answers:
-        wanted: Sequence[npt.NDArray[Any]] = [_row(held_out, row + place) for place in range(len(ids))]
-        found = ranking_means(ids, wanted, ks=KS)
-        means = merge_means(means, found) if means else dict(found)
-        row += len(ids)
-    return means
-
-
-def _row(dataset: SparseDataset, row: int) -> npt.NDArray[np.uint32]:
-    return dataset.indices[dataset.indptr[row] : dataset.indptr[row + 1]]
+def _means(recommender: Recommends, asked: HeldOut, training: SparseDataset, *, live: int) -> dict[str, float]:
+    lists = recommender.best(asked.known, k=max(_KS))
+    return measured(lists, asked.wanted, training, live=live, ks=_KS).means()

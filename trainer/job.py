@@ -1,30 +1,33 @@
-"""Whole jobs: a run directory from its `spec.json` to its artifacts, and a measurement of one network on one
-dataset. Each is told step by step to `say`; the steps themselves live below.
+"""A whole job: a run directory from its `spec.json` to its artifacts, told step by step to `say`; the steps themselves
+live below.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
 from trainer.data.features import write_index
 from trainer.data.netcdf import write_dataset
-from trainer.errors import NetworkError, SettingsError, TrainerError
+from trainer.ending import train_to_its_end
+from trainer.errors import TrainerError
 from trainer.evaluate import evaluate
 from trainer.hosts import first_alone, is_first
 from trainer.inputs import Inputs, prepare
 from trainer.network import parameter_count, read_network
-from trainer.network_file import read_network_file, write_network
+from trainer.network_file import write_network
 from trainer.network_types import NetworkSpec
+from trainer.pace import pace_of
 from trainer.predict import Question, Ready, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import FeatureIndex, SparseDataset
-from trainer.state import create_state, weights_of
-from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices, train
+from trainer.state import weights_of
+from trainer.stopping import Judged
+from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices
 
 Say = Callable[[str], None]
 
@@ -45,11 +48,14 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
 
     def on_epoch(report: EpochReport) -> None:
         say(epoch_text(report))
-        directory.report(report.step, "loss", report.loss)
-        directory.report(report.step, "samples_per_second", report.samples_per_second)
+        first = "refit." if report.refit else ""
+        directory.report(report.step, f"{first}loss", report.loss)
+        directory.report(report.step, f"{first}samples_per_second", report.samples_per_second)
+        if report.judged is not None:
+            directory.report(report.step, f"validation.{report.judged.metric}", report.judged.value)
         directory.write_status(_status(State.TRAINING, report))
 
-    state = train(
+    trained = train_to_its_end(
         inputs.spec,
         training_data(inputs.spec, inputs.training),
         job.settings,
@@ -57,42 +63,15 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
         tell=on_epoch,
         checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
     )
-    weights = weights_of(state, inputs.spec)
+    if trained.judged is not None:
+        say(str(trained))
+    weights = weights_of(trained.state, inputs.spec)
     first_alone(lambda: write_network(directory.network_file, inputs.spec, weights))
-    epochs = job.settings.epochs
-    directory.write_status(Status(State.PREDICTING, epochs, epochs))
-    ready = Ready(inputs.spec, state.params, mesh, state.statistics)
+    epochs, judged = trained.epochs, _judged(trained.judged)
+    directory.write_status(Status(State.PREDICTING, epochs, epochs, **judged))
+    ready = Ready(inputs.spec, trained.state.params, mesh, trained.state.statistics)
     _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
-    directory.write_status(Status(State.DONE, epochs, epochs))
-
-
-def measure(network: Path, data: Path, settings: TrainSettings, *, say: Say) -> dict[str, float]:
-    """`network.ndcg@100`, `popularity.ndcg@100`, … on the held-out part of `data`. A definition (JSON) is
-    trained on the rest first; a trained network (NetCDF) is asked as it is.
-    """
-    if settings.held_out == 0:
-        raise SettingsError("held_out: something must be held out to measure with")
-    mesh = make_mesh(settings.data_shards, find_devices())
-    trained = network.suffix == ".nc"
-    spec, weights = read_network_file(network) if trained else (read_network(network), None)
-    inputs = prepare(spec, data, settings)
-    if inputs.held_out is None:
-        raise ValueError("held_out is not 0, so there is a held-out part")
-    if trained and spec.input.width != inputs.spec.input.width:
-        raise NetworkError(f"has {spec.input.width} input units, the data {inputs.spec.input.width}", "input", network)
-    if weights is not None:
-        state = create_state(inputs.spec, settings, mesh, weights=weights, steps=1)
-    else:
-        state = train(
-            inputs.spec,
-            training_data(inputs.spec, inputs.training),
-            settings,
-            mesh=mesh,
-            tell=lambda report: say(epoch_text(report)),
-        )
-    ready = Ready(inputs.spec, state.params, mesh, state.statistics)
-    live = len(inputs.features)
-    return evaluate(ready, inputs.training, inputs.held_out, batch_size=settings.batch_size, live=live)
+    directory.write_status(Status(State.DONE, epochs, epochs, **judged))
 
 
 def training_data(spec: NetworkSpec, both: SparseDataset) -> TrainingData:
@@ -102,9 +81,11 @@ def training_data(spec: NetworkSpec, both: SparseDataset) -> TrainingData:
 
 def epoch_text(report: EpochReport) -> str:
     """One line of the log."""
+    judged = report.judged
+    said = judged and f"{judged.metric} {judged.value:.4f} (best {judged.best:.4f} at {judged.best_epoch}), "
     return (
-        f"epoch {report.epoch}/{report.epochs}: loss {report.loss:.4f}, "
-        f"regularization {report.regularization:.4f}, {report.samples_per_second:,.0f} samples/s"
+        f"{'refit ' if report.refit else ''}epoch {report.epoch}/{report.epochs}: loss {report.loss:.4f}, "
+        f"regularization {report.regularization:.4f}, {said or ''}{report.samples_per_second:,.0f} samples/s"
     )
 
 
@@ -132,7 +113,7 @@ def _measure_and_recommend(
 ) -> None:
     if inputs.held_out is not None:
         live = len(inputs.features)
-        metrics = evaluate(ready, inputs.training, inputs.held_out, batch_size=settings.batch_size, live=live)
+        metrics = evaluate(ready, inputs.training, inputs.held_out, batch_size=_batch_size(inputs, settings), live=live)
         for name, value in metrics.items():
             directory.report(0, name, value)
             say(f"{name} {value:.4f}")
@@ -141,12 +122,16 @@ def _measure_and_recommend(
         ready,
         Question({layer.name: whole for layer in ready.spec.inputs}, exclude=whole),
         k=settings.k,
-        batch_size=settings.batch_size,
+        batch_size=_batch_size(inputs, settings),
         feature_names=inputs.features.names(),
         sample_names=whole.sample_names or (),
     )
     count = write_recommendations(directory.recommendations, samples) if is_first() else sum(1 for _ in samples)
     say(f"recommendations for {count:,} samples in {directory.recommendations.name}")
+
+
+def _batch_size(inputs: Inputs, settings: TrainSettings) -> int:
+    return pace_of(inputs.spec.training, settings).batch_size
 
 
 def _opening(inputs: Inputs, mesh: Mesh) -> str:
@@ -167,4 +152,10 @@ def _status(state: State, report: EpochReport) -> Status:
         loss=report.loss,
         samples_per_second=report.samples_per_second,
         seconds_left=report.seconds_left,
+        **_judged(report.judged),
     )
+
+
+def _judged(judged: Judged | None) -> dict[str, Any]:
+    """The part of a status that validation fills."""
+    return {} if judged is None else {"metric": judged.metric, "best": judged.best, "best_epoch": judged.best_epoch}

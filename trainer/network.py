@@ -11,6 +11,8 @@ Extensions to the language, all absent by default and refused under `strict_dsst
 
 - network: `Optimizer` {Name, LearningRate, WeightDecay, Momentum, Momentum2, Clip, Warmup, Schedule
   ("Constant" or "Cosine"), Steps}; `Precision` ("float32" or "bfloat16", the type products are computed in);
+  `Training` {BatchSize, Epochs, EarlyStopping {Metric, Patience, Validation, MinEpochs, Refit}}, how it is trained
+  where settings do not say;
 - Input layers: `Normalize` scales every sample to length 1;
 - Hidden layers: `LayerNormalization` brings every sample's sums to mean 0 and variance 1 before the activation;
 - Output layers: `ErrorFunction`, a name or {Name, Weight} (`Function` is a synonym of `Name`), that layer's own;
@@ -55,6 +57,7 @@ from trainer.network_names import (
     SCHEDULES,
     SPEAKER,
 )
+from trainer.network_training import read_training
 from trainer.network_types import (
     AUTO,
     Activation,
@@ -103,8 +106,10 @@ __all__ = [
     "Sparseness",
     "WeightInit",
     "WeightScheme",
+    "network_of",
     "parameter_count",
     "read_network",
+    "read_tree",
     "resolve_shapes",
     "topological",
 ]
@@ -121,7 +126,11 @@ def read_network(path: Path, *, strict_dsstne: bool = False) -> NetworkSpec:
     Anything wrong with it raises `NetworkError`, and so does any extension to the language where it is to be
     `strict_dsstne`.
     """
-    root = _read_tree(path)
+    return network_of(read_tree(path), strict_dsstne=strict_dsstne)
+
+
+def network_of(root: Node, *, strict_dsstne: bool = False) -> NetworkSpec:
+    """The network that a tree of `read_tree` describes, as in `read_network`."""
     members = root.members(NETWORK_KEYS, NETWORK_SYNONYMS, unknown=f"{SPEAKER}Unknown neural network field: {{lower}}")
     _check_head(members)
     loss = _read_loss(members.get("ErrorFunction"))
@@ -142,6 +151,7 @@ def read_network(path: Path, *, strict_dsstne: bool = False) -> NetworkSpec:
         maxout_k=_read_maxout(members.get("Maxout")),
         delta_boost=_read_delta_boost(members.get("DeltaBoost")),
         bfloat16=members.choice("Precision", PRECISIONS, False, unknown="unknown precision: {value}"),
+        training=read_training(members.get("Training")),
     )
     network = checked(network, root.file)
     for layer, node in zip(network.layers, members.nodes["Layers"].items(), strict=True):
@@ -171,8 +181,8 @@ def parameter_count(spec: NetworkSpec) -> int:
     return weights + biases + norms
 
 
-def _read_tree(path: Path) -> Node:
-    """The JSON tree: its numbers finite as float32, its texts fit to be written."""
+def read_tree(path: Path) -> Node:
+    """The JSON tree of a network file: its numbers finite as float32, its texts fit to be written."""
     try:
         root = read_json(path)
     except RecursionError as error:

@@ -13,7 +13,8 @@ import netCDF4
 import numpy as np
 
 from trainer.errors import DataError
-from trainer.network_types import LayerSpec, NetworkSpec, OptimizerSpec
+from trainer.network_types import LayerSpec, NetworkSpec, OptimizerName, OptimizerSpec, Schedule
+from trainer.pace import EarlyStopping, metric_k
 from trainer.weights import Floats
 
 _LIBRARY_ERRORS = (OSError, RuntimeError, AttributeError, LookupError, ValueError, TypeError, MemoryError)
@@ -24,7 +25,7 @@ _MOST_INFLATED, _ALWAYS_READ = 1032, 1 << 26
 """Bytes that deflate makes of one, and bytes that are read from a file of any size."""
 _WANTED: Mapping[type[Any], str] = {str: "text", float: "one number"}
 
-Spec = TypeVar("Spec", NetworkSpec, LayerSpec, OptimizerSpec)
+Spec = TypeVar("Spec", NetworkSpec, LayerSpec, OptimizerSpec, EarlyStopping)
 
 
 class Field(NamedTuple):
@@ -39,6 +40,22 @@ class Field(NamedTuple):
     """The default stands where it is missing."""
     extra: bool = False
     """An extension: optional, and written only if it is not the default."""
+
+
+OPTIMIZER_FIELDS = (
+    Field("optimizer", "name", OptimizerName), Field("optimizer_learningRate", "learning_rate", extra=True),
+    Field("optimizer_weightDecay", "weight_decay", extra=True), Field("optimizer_momentum", "momentum", extra=True),
+    Field("optimizer_momentum2", "momentum2", extra=True), Field("optimizer_clip", "clip", extra=True),
+    Field("optimizer_warmup", "warmup", int, extra=True), Field("optimizer_steps", "steps", int, extra=True),
+    Field("optimizer_schedule", "schedule", Schedule, extra=True),
+)  # fmt: skip
+STOPPING_FIELDS = (
+    Field("earlyStopping", "metric", str),
+    Field("earlyStopping_patience", "patience", int, extra=True),
+    Field("earlyStopping_validation", "validation", extra=True),
+    Field("earlyStopping_minEpochs", "min_epochs", int, extra=True),
+    Field("earlyStopping_refit", "refit", bool, extra=True),
+)
 
 
 @contextmanager
@@ -207,6 +224,16 @@ class Getter:
             return value if kind is np.int32 else kind(value)
         except ValueError as error:
             raise self.wrong(name, f"is {value}, which names nothing") from error
+
+
+def read_stopping(get: Getter) -> EarlyStopping:
+    """When a network has learnt enough."""
+    stopping = get.fields(STOPPING_FIELDS, EarlyStopping())
+    if metric_k(stopping.metric) is None:
+        raise get.wrong("earlyStopping", f"is {stopping.metric!r}, which names no metric")
+    if not 0 < stopping.validation < 1:
+        raise get.wrong("earlyStopping_validation", f"is {stopping.validation}; between 0 and 1 is wanted")
+    return stopping
 
 
 def single(value: float) -> np.float32:

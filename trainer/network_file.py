@@ -14,7 +14,17 @@ import numpy as np
 
 from trainer.errors import NetworkError
 from trainer.filing import replacing
-from trainer.network_attributes import MOST_UNITS, Field, Getter, Putter, opened, single
+from trainer.network_attributes import (
+    MOST_UNITS,
+    OPTIMIZER_FIELDS,
+    STOPPING_FIELDS,
+    Field,
+    Getter,
+    Putter,
+    opened,
+    read_stopping,
+    single,
+)
 from trainer.network_graph import checked
 from trainer.network_types import (
     Activation,
@@ -27,14 +37,13 @@ from trainer.network_types import (
     Negatives,
     NetworkKind,
     NetworkSpec,
-    OptimizerName,
     OptimizerSpec,
     PoolingFunction,
-    Schedule,
     SharedWeights,
     WeightInit,
     WeightScheme,
 )
+from trainer.pace import EarlyStopping
 from trainer.shapes import bias_size, weight_shape, window_padding
 from trainer.weights import Connection, Floats, Normalization, Weights
 
@@ -58,13 +67,8 @@ _NETWORK_FIELDS = (
     Field("checkpoint_interval", "checkpoint_interval", np.int32, extra=True),
     Field("checkpoint_epochs", "checkpoint_epochs", np.int32, extra=True),
     Field("bfloat16", "bfloat16", bool, extra=True),
-)  # fmt: skip
-_OPTIMIZER_FIELDS = (
-    Field("optimizer", "name", OptimizerName), Field("optimizer_learningRate", "learning_rate", extra=True),
-    Field("optimizer_weightDecay", "weight_decay", extra=True), Field("optimizer_momentum", "momentum", extra=True),
-    Field("optimizer_momentum2", "momentum2", extra=True), Field("optimizer_clip", "clip", extra=True),
-    Field("optimizer_warmup", "warmup", int, extra=True), Field("optimizer_steps", "steps", int, extra=True),
-    Field("optimizer_schedule", "schedule", Schedule, extra=True),
+    Field("trainingBatchSize", "training.batch_size", int, extra=True),
+    Field("trainingEpochs", "training.epochs", int, extra=True),
 )  # fmt: skip
 _LAYER_FIELDS = (
     Field("name", "name", str), Field("kind", "kind", LayerKind), Field("type", "type", LayerType),
@@ -123,7 +127,9 @@ def _write_globals(put: Putter, spec: NetworkSpec, connections: int) -> None:
     put.put("layers", len(spec.layers))
     put.put("weights", connections)
     if spec.optimizer is not None:
-        put.fields(_OPTIMIZER_FIELDS, spec.optimizer, OptimizerSpec())
+        put.fields(OPTIMIZER_FIELDS, spec.optimizer, OptimizerSpec())
+    if spec.training.stopping is not None:
+        put.fields(STOPPING_FIELDS, spec.training.stopping, EarlyStopping())
 
 
 def _write_layer(put: Putter, layer: LayerSpec, spec: NetworkSpec) -> None:
@@ -205,13 +211,14 @@ def _read_spec(get: Getter) -> tuple[NetworkSpec, list[int]]:
         denoising=denoising,
         sparseness=replace(spec.sparseness, beta=beta),
         optimizer=_read_optimizer(get) if get.has("optimizer") else None,
+        training=replace(spec.training, stopping=read_stopping(get) if get.has("earlyStopping") else None),
     )
     _check(get, spec)
     return spec, [numbers[connection.source.name, connection.target.name] for connection in spec.connections]
 
 
 def _read_optimizer(get: Getter) -> OptimizerSpec:
-    optimizer = get.fields(_OPTIMIZER_FIELDS, OptimizerSpec())
+    optimizer = get.fields(OPTIMIZER_FIELDS, OptimizerSpec())
     # Earlier versions of this program stored what the network leaves to the settings as -1.
     left = ("learning_rate", "weight_decay", "momentum", "momentum2")
     return replace(optimizer, **{name: None for name in left if getattr(optimizer, name) == -1})

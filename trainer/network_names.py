@@ -38,6 +38,7 @@ NETWORK_KEYS = [
     "Layers",
     "Optimizer",
     "Precision",
+    "Training",
 ]
 NETWORK_SYNONYMS = {
     "LRN": "LocalResponseNormalization",
@@ -67,7 +68,7 @@ KEYS_OF_KIND = {
     LayerKind.TARGET: {*ANY_LAYER, *AFTER_INPUT},
 }
 LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", "ErrorFunction", "Sampling"]
-NETWORK_EXTENSIONS = ("Optimizer", "Precision")
+NETWORK_EXTENSIONS = ("Optimizer", "Precision", "Training")
 LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "ErrorFunction", "Sampling")
 NETWORK_KINDS = {"FeedForward": NetworkKind.FEED_FORWARD, "AutoEncoder": NetworkKind.AUTO_ENCODER}
 KIND_NAMES = {kind: kind.name.title() for kind in LayerKind}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
 
+from trainer.pace import UNSTATED, TrainingSpec
+
 
 class NetworkKind(IntEnum):
     """What the network calls itself; it changes nothing."""
@@ -327,6 +329,8 @@ class NetworkSpec:
     """Epochs since the last."""
     bfloat16: bool = False
     """Extension: products are computed in bfloat16 and summed in float32; parameters stay float32."""
+    training: TrainingSpec = UNSTATED
+    """Extension: how it is trained, as far as the settings do not say."""
 
     @property
     def inputs(self) -> tuple[LayerSpec, ...]:

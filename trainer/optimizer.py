@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from trainer.network_types import NetworkSpec, OptimizerName, OptimizerSpec, Schedule
+from trainer.pace import pace_of
 from trainer.settings import TrainSettings
 
 _DEFAULT_RATE = 0.025
@@ -63,7 +64,7 @@ def make_optimizer(
     """
     rates = rates_of(spec, settings)
     asked = spec.optimizer or OptimizerSpec()
-    interval = settings.rate_interval * (steps // max(settings.epochs, 1))
+    interval = settings.rate_interval * (steps // max(pace_of(spec.training, settings).epochs, 1))
     falling = _Falling(asked, spec.decay, asked.steps or steps, interval, settings.rate_factor)
     size = scale_by_rate(partial(_rate, rates.learning_rate, falling))
     clip = optax.clip_by_global_norm(asked.clip) if asked.clip > 0 else optax.identity()

@@ -3,7 +3,7 @@ lists them by name in DSSTNE's format. Knows nothing of training.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,19 +145,3 @@ def write_recommendations(path: Path, samples: Iterator[Ranked], *, score_format
 def number_text(score: float, score_format: str) -> str:
     """`score` in a format of printf that has no percent sign; `ValueError` or `TypeError` if it is none."""
     return f"%{score_format}" % score
-
-
-def union(first: SparseDataset, second: SparseDataset) -> SparseDataset:
-    """The features of both, row by row; both have the same rows and width, values are dropped."""
-    rows = np.concatenate([_rows(first), _rows(second)])
-    order = np.argsort(rows, kind="stable")
-    return replace(
-        first,
-        indptr=first.indptr + second.indptr,
-        indices=np.concatenate([first.indices, second.indices])[order],
-        values=None,
-    )
-
-
-def _rows(dataset: SparseDataset) -> npt.NDArray[np.int64]:
-    return np.repeat(np.arange(dataset.samples), np.diff(dataset.indptr))

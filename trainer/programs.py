@@ -19,6 +19,7 @@ from trainer.network import read_network
 from trainer.network_file import write_network
 from trainer.network_types import LayerKind, NetworkSpec
 from trainer.optimizer import rates_of
+from trainer.pace import UNSTATED, pace_of
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.state import TrainState, weights_of
@@ -77,6 +78,8 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     if files.checkpoints is not None and files.checkpoints.folder.exists() and not files.checkpoints.folder.is_dir():
         raise InputError(f"{files.checkpoints.folder}: is no folder; checkpoints are kept in one")
     network = read_network(files.network, strict_dsstne=files.strict_dsstne)
+    if network.training.stopping is not None:
+        say("EarlyStopping is left to run directories: every epoch asked for is trained")
     inputs, targets = _datasets(files, say)
     spec = resolve(network, inputs, targets)
     data = TrainingData(
@@ -143,14 +146,14 @@ def epoch_text(report: EpochReport) -> str:
 
 
 def _train_opening(files: TrainFiles, settings: TrainSettings) -> list[str]:
-    rates = rates_of(NetworkSpec("", ()), settings)
+    rates, pace = rates_of(NetworkSpec("", ()), settings), pace_of(UNSTATED, settings)
     return [
         f"Train will use configuration file: {files.network}",
         f"Train will use input data file: {files.inputs}",
         f"Train will use output data file: {files.targets}",
         f"Train will produce networkFileName: {files.result}",
-        f"Train will use batchSize: {settings.batch_size}",
-        f"Train will use number of epochs: {settings.epochs}",
+        f"Train will use batchSize: {pace.batch_size}",
+        f"Train will use number of epochs: {pace.epochs}",
         f"Train alpha {rates.learning_rate:g}, lambda {rates.l2:g}, mu {rates.momentum:g}",
         f"Train alpha {rates.learning_rate:g}, lambda1 {rates.l1:g}, mu1 {rates.momentum2:g}",
     ]

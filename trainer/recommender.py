@@ -18,6 +18,7 @@ from trainer.data.features import write_index
 from trainer.data.load import LoadedData, load_data
 from trainer.data.netcdf import read_datasets, write_dataset
 from trainer.data.retrieve import retrieve
+from trainer.ending import train_to_its_end
 from trainer.errors import DataError, InputError
 from trainer.network import read_network
 from trainer.network_file import write_network
@@ -27,7 +28,7 @@ from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import FeatureIndex, SparseDataset
 from trainer.state import weights_of
-from trainer.train import EpochReport, TrainingData, find_devices, train
+from trainer.train import EpochReport, TrainingData, find_devices
 
 _HERE = Path(__file__).resolve().parent
 
@@ -77,8 +78,10 @@ class Recommender:
         """Write the dataset of the output layer, with its feature index; returns its path."""
         return self._generate("output", name, self._need_data())
 
-    def train(self, batch_size: int = 256, epochs: int = 10, **settings: Any) -> Path:
-        """Train on the two layers; `settings` are further `TrainSettings`. Returns `gl.nc`."""
+    def train(self, batch_size: int | None = None, epochs: int | None = None, **settings: Any) -> Path:
+        """Train on the two layers, as the network states where nothing is given; `settings` are further
+        `TrainSettings`. Returns `gl.nc`.
+        """
         spec = self._named_network()
         asked = TrainSettings.of(batch_size=batch_size, epochs=epochs, **settings)
         # Both layers come from the one dataset, so a batch is assembled only once.
@@ -87,7 +90,7 @@ class Recommender:
         spec = resolve(spec, found, found)
         mesh = make_mesh(asked.data_shards, find_devices())
         data = TrainingData({one.name: both for one in spec.inputs}, {one.name: both for one in spec.outputs})
-        state = train(spec, data, asked, mesh=mesh, tell=self._tell)
+        state = train_to_its_end(spec, data, asked, mesh=mesh, tell=self._tell).state
         path = self.folder / "gl.nc"
         write_network(path, spec, weights_of(state, spec))
         self._ready = Ready(spec, state.params, mesh, state.statistics)

@@ -30,6 +30,10 @@ class Status:
     loss: float | None = None
     samples_per_second: float | None = None
     seconds_left: float | None = None
+    metric: str | None = None
+    """Measured after each epoch, where the training stops early."""
+    best: float | None = None
+    best_epoch: int | None = None
 
 
 class RunDirectory:

@@ -14,6 +14,7 @@ import numpy as np
 from trainer.data.features import read_index, write_index
 from trainer.data.generate import ANALOG, INDICATOR
 from trainer.data.netcdf import Dataset, write_dataset
+from trainer.data.split import union
 from trainer.data.text import Reading, convert_text, read_filter, text_files
 from trainer.errors import DataError, NetworkError, SettingsError
 from trainer.filing import check_writable
@@ -26,7 +27,6 @@ from trainer.predict import (
     Ready,
     layer_outputs,
     ranked,
-    union,
     write_recommendations,
 )
 from trainer.settings import TrainSettings

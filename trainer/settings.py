@@ -1,9 +1,10 @@
 """What a training run is asked for: `TrainSettings`, and `JobSpec`, the `spec.json` of a run
-directory. Two runs with equal settings, data, network and mesh give the same losses.
+directory; and how data are split to measure with. Two runs with equal settings, data, network and mesh give the
+same losses.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,9 +20,10 @@ class TrainSettings(_Strict):
     (spec section 4.1); a network that states its own `Optimizer` overrides `None`s.
     """
 
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    epochs: Annotated[int, Field(ge=0)] = 10
-    """0: the network as it begins."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """`None`: the network's own, else 256."""
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    """0: the network as it begins. `None`: the network's own, else 10."""
     k: Annotated[int, Field(ge=1)] = 10
     """Recommendations per sample."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -49,6 +51,35 @@ class TrainSettings(_Strict):
         """The settings of these values; one outside its range raises `SettingsError` naming it."""
         try:
             return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(_first_problem(error)) from error
+
+
+class SplitSettings(_Strict):
+    """How data are split to measure with. What each protocol makes of it says `trainer.data.protocols`."""
+
+    protocol: Literal["strong", "weak", "leave-one-out", "temporal", "given"] = "weak"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 12134
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share that is hidden, to be found."""
+    test_users: Annotated[float, Field(gt=0)] = 0.1
+    """Samples to test with: a share of all if below 1, else how many."""
+    validation_part: Annotated[float, Field(ge=0)] | None = None
+    """As much for validation; 0: none. `None`: as the protocol has it."""
+    least_features: Annotated[int, Field(ge=1)] = 5
+    """Samples with fewer are left out."""
+    last: bool = False
+    """The latest feature is hidden, not a random one."""
+    min_rating: float | None = None
+    """Ratings below are left out."""
+
+    @classmethod
+    def of(cls, **values: object) -> "SplitSettings":
+        """The settings of these values, `None` where there is none; one outside its range raises `SettingsError` naming
+        it.
+        """
+        try:
+            return cls.model_validate({name: value for name, value in values.items() if value is not None})
         except ValidationError as error:
             raise SettingsError(_first_problem(error)) from error
 

@@ -4,7 +4,7 @@ or epochs.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from trainer.model import Batches, Network, Targets, from_weights, group_of, to_
 from trainer.network_types import ConnectionSpec, LayerSpec, LayerType, NetworkSpec
 from trainer.objective import Measured, objective_function
 from trainer.optimizer import make_optimizer, rates_of, regularization
+from trainer.pace import pace_of
 from trainer.settings import TrainSettings
 from trainer.sharding import tree_shardings
 from trainer.sparse import SampledBatch, SparseBatch
@@ -172,8 +173,8 @@ def abstract_arguments(
     """Shapes and shardings of a step's arguments, for lowering it without data. Batches of layers that say `Sparse`
     hold indicators, `capacity` non-zeros a data shard; the others are dense.
     """
-    by_data = NamedSharding(mesh, P("data"))
-    mask = jax.ShapeDtypeStruct((settings.batch_size,), jnp.float32, sharding=by_data)
+    by_data, size = NamedSharding(mesh, P("data")), pace_of(spec.training, settings).batch_size
+    mask = jax.ShapeDtypeStruct((size,), jnp.float32, sharding=by_data)
 
     def batch(layer: LayerSpec) -> Any:
         if layer.sparse:
@@ -184,7 +185,7 @@ def abstract_arguments(
                 by_entry = NamedSharding(mesh, P(("data", "model")))
             entries = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=by_entry)
             return SparseBatch(entries, entries, None, mask)
-        shape = (settings.batch_size, layer.width)
+        shape = (size, layer.width)
         return DenseBatch(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=by_data), mask)
 
     def target(layer: LayerSpec) -> Any:
@@ -219,10 +220,16 @@ def in_order(state: TrainState, spec: NetworkSpec, mesh: Mesh, *, release: bool 
             deal, rows = deal_of(layer, shards), deal_of(replace(layer, parts=0), shards).stored
             for name in names:
                 stored = part[name]
-                part[name] = jax.jit(partial(_ordered, deal=deal, rows=rows), out_shardings=stored.sharding)(stored)
+                part[name] = _ordering(deal, rows, stored.sharding)(stored)
                 if release:
                     stored.delete()
     return state._replace(params=params, opt_state={})
+
+
+@lru_cache(maxsize=64)
+def _ordering(deal: Deal, rows: int, sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    """Compiled once: validation wants a state in order after every epoch."""
+    return jax.jit(partial(_ordered, deal=deal, rows=rows), out_shardings=sharding)
 
 
 def _ordered(stored: jax.Array, *, deal: Deal, rows: int) -> jax.Array:

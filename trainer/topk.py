@@ -4,7 +4,7 @@ Names are unknown here.
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,8 @@ from trainer.sparse import SparseBatch, round_up
 
 _SMALLEST_GROUP = 8
 """Neighbours that are worth being looked at together."""
+_ASKED = 4
+"""Networks whose compiled question is kept for the next time: validation asks after every epoch."""
 NOBODY = -1
 """Id that stands where a sample has no feature left."""
 
@@ -38,6 +40,7 @@ Learnt = tuple[Any, Any]
 Recommend = Callable[[Learnt, Batches, SparseBatch | None, SparseBatch | None, int], Recommendations]
 
 
+@lru_cache(maxsize=_ASKED)
 def make_recommend(spec: NetworkSpec, mesh: Mesh, *, k: int, layer: str = "") -> Recommend:
     """`((params, statistics), inputs, exclude, multiply, live) -> Recommendations` from the Output layer `layer`, else
     from `spec.output`. Features of `exclude`, and those at or beyond `live`, are never listed; those of `multiply`

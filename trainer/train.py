@@ -6,8 +6,8 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,12 @@ from trainer.filing import cache_folder
 from trainer.hosts import agreed, check_same, placed
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
 from trainer.optimizer import rates_of
+from trainer.pace import UNSTATED, pace_of
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
 from trainer.state import StepReport, TrainState, abstract_state, create_state, in_order, make_step
+from trainer.stopping import Judged, Stopper, shapes_kept
 from trainer.stored import Stored, blocks
 
 _WORTH_KEEPING_SECONDS = 0.3
@@ -70,6 +72,10 @@ class EpochReport:
     seconds_left: float
     braked: int = 0
     """Batches left out because the loss jumped."""
+    judged: Judged | None = None
+    """What validation says, where there is one."""
+    refit: bool = False
+    """Whether the network is trained anew, for as many epochs as were best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,33 +109,38 @@ def train(
     tell: Callable[[EpochReport], None],
     checkpoints: Checkpoints | None = None,
     after_epoch: Callable[[int, Callable[[], TrainState]], None] = lambda _, __: None,
+    stopper: Stopper | None = None,
+    until: int | None = None,
 ) -> TrainState:
     """Train `spec` (shapes resolved) from its initial weights; `after_epoch` is given each epoch's number and what
     brings the state, 0 and the first one too. Killed and begun again with the same `checkpoints` it ends at the same
-    weights. The state returned has no optimizer's part. `NonFiniteError` as soon as an epoch's loss is not finite.
+    weights. A `stopper` ends it early, and then the best epoch's state is returned; `until` is its last epoch, though
+    its schedule is of more. The state returned has no optimizer's part. `NonFiniteError` as soon as an epoch's loss is
+    not finite.
     """
-    weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
-    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
-    spec = with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights, is_local=is_local)
-    samples, size = data.samples, batch_size_of(settings.batch_size, data.samples, settings.data_shards)
+    pace = pace_of(spec.training, settings)
+    last = pace.epochs if until is None else min(until, pace.epochs)
+    plain, spec = spec, _dealt(spec, data, settings, mesh)
+    samples, size = data.samples, batch_size_of(pace.batch_size, data.samples, settings.data_shards)
     per_epoch = -(-samples // size)
+    steps = per_epoch * pace.epochs
     deals = deals_of(spec, mesh.shape["model"])
     samplers = _samplers(spec, deals, data)
-    saver = _Saver(checkpoints, partial(_fingerprint, spec, data, settings))
-    check_same(lambda: f"{_fingerprint(spec, data, settings)}{settings!r}{checkpoints and checkpoints.steps}")
-    progress = saver.load(spec, settings, mesh, steps=per_epoch * settings.epochs)
+    saver = _Saver(checkpoints, lambda: _fingerprint(spec, data, settings, stopper), stopper)
+    check_same(lambda: f"{_fingerprint(spec, data, settings, stopper)}{settings!r}{checkpoints and checkpoints.steps}")
+    progress = saver.load((plain, spec), settings, mesh, steps=steps)
     if progress is None:
-        progress = _begin(spec, data, settings, mesh, steps=per_epoch * settings.epochs)
+        progress = _begin(spec, data, settings, mesh, steps=steps)
         after_epoch(0, partial(in_order, progress.state, spec, mesh))
-    step = make_step(spec, settings, mesh, steps=per_epoch * settings.epochs)
+    step = make_step(spec, settings, mesh, steps=steps)
     add = jax.jit(lambda sums, report: jax.tree.map(jnp.add, sums, report), donate_argnums=0)
-    for epoch in range(progress.epoch, settings.epochs + 1):
+    for epoch in _epochs(progress.epoch, last, stopper):
         started, before = time.monotonic(), progress.done * size
         order = sample_order(samples, shuffle=spec.shuffle, seed=settings.seed, epoch=epoch)
         batches = paired_batches(
             data.inputs,
             data.targets,
-            batch_size=settings.batch_size,
+            batch_size=pace.batch_size,
             shards=settings.data_shards,
             order=order[progress.done * size :],
             deals=deals,
@@ -147,23 +158,28 @@ def train(
             raise NonFiniteError((epoch - 1) * per_epoch + 1, epoch * per_epoch)
         seconds = time.monotonic() - started
         progress.epoch, progress.done, progress.sums = epoch + 1, 0, _zeros(mesh)
-        if epoch % settings.report_every == 0 or epoch == settings.epochs:
+        bring = partial(in_order, progress.state, spec, mesh)
+        judged = None if stopper is None else stopper.after_epoch(epoch, bring)
+        over = epoch == last or (stopper is not None and stopper.ended)
+        if epoch % settings.report_every == 0 or over:
             tell(
                 EpochReport(
                     epoch=epoch,
-                    epochs=settings.epochs,
+                    epochs=last,
                     step=epoch * per_epoch,
                     loss=loss / samples,
                     regularization=decay / samples,
                     seconds=seconds,
                     samples_per_second=(samples - before) / seconds,
-                    seconds_left=seconds * (settings.epochs - epoch),
+                    seconds_left=(time.monotonic() - started) * (last - epoch) * (not over),
                     braked=int(braked),
+                    judged=judged,
+                    refit=until is not None,
                 )
             )
-        after_epoch(epoch, partial(in_order, progress.state, spec, mesh))
-        saver.after_epoch(progress, last=epoch == settings.epochs)
-    return in_order(progress.state, spec, mesh, release=True)
+        after_epoch(epoch, bring)
+        saver.after_epoch(progress, over=over)
+    return _result(progress, spec, mesh, stopper)
 
 
 def find_devices(at_least: int = 1) -> list[Any]:
@@ -209,12 +225,17 @@ def _processor() -> str:
 class _Saver:
     """Leaves checkpoints and finds them again; does nothing where none are wanted."""
 
-    def __init__(self, wanted: Checkpoints | None, fingerprint: Callable[[], str]) -> None:
-        self._wanted, self._last = wanted, time.monotonic()
+    def __init__(
+        self, wanted: Checkpoints | None, fingerprint: Callable[[], str], stopper: Stopper | None = None
+    ) -> None:
+        self._wanted, self._stopper, self._last = wanted, stopper, time.monotonic()
         self._fingerprint = "" if wanted is None else fingerprint()
 
-    def load(self, spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: int) -> _Progress | None:
-        """Where the training was when it last left a checkpoint."""
+    def load(
+        self, specs: tuple[NetworkSpec, NetworkSpec], settings: TrainSettings, mesh: Mesh, *, steps: int
+    ) -> _Progress | None:
+        """Where the training was when it last left a checkpoint, of a network without deals and with them."""
+        plain, spec = specs
         saved = None if self._wanted is None else checkpoint.latest(self._wanted.folder)
         if saved is None:
             return None
@@ -224,31 +245,63 @@ class _Saver:
                 "give another folder, or remove it to begin anew"
             )
         epoch, done = int(saved.about["epoch"]), int(saved.about["done"])
-        if epoch - 1 + (done > 0) > settings.epochs:
+        epochs = pace_of(spec.training, settings).epochs
+        if epoch - 1 + (done > 0) > epochs:
             raise InputError(
-                f"{saved.path}: this checkpoint is of epoch {epoch - (done == 0)}, {settings.epochs} are asked for; "
+                f"{saved.path}: this checkpoint is of epoch {epoch - (done == 0)}, {epochs} are asked for; "
                 "give another folder, or remove it to begin anew"
             )
-        like = {"state": abstract_state(spec, settings, mesh, steps=steps), "sums": _zeros(mesh)}
+        like: dict[str, Any] = {"state": abstract_state(spec, settings, mesh, steps=steps), "sums": _zeros(mesh)}
+        stopped = saved.about.get("stopper")
+        if stopped and stopped["judged"]:
+            like["kept"] = shapes_kept(abstract_state(plain, settings, mesh, steps=steps))
         tree = checkpoint.restore(saved, like)
+        if self._stopper is not None and stopped:
+            self._stopper.restore(stopped, tree.get("kept", {}))
         return _Progress(tree["state"], epoch, done, tree["sums"])
 
     def after_step(self, progress: _Progress, *, step: int) -> None:
         if self._wanted is not None and self._wanted.steps and step % self._wanted.steps == 0:
             self._save(progress)
 
-    def after_epoch(self, progress: _Progress, *, last: bool) -> None:
+    def after_epoch(self, progress: _Progress, *, over: bool) -> None:
+        # What follows a training that is done anew may take as long again.
+        if over and (self._stopper is None or not self._stopper.rule.refit):
+            return
         # Clocks differ between processes, and all save or none.
-        if self._wanted and not last and agreed(time.monotonic() - self._last >= self._wanted.seconds):
+        if self._wanted and agreed(over or time.monotonic() - self._last >= self._wanted.seconds):
             self._save(progress)
 
     def _save(self, progress: _Progress) -> None:
         if self._wanted is None:
             return
-        about = {"epoch": progress.epoch, "done": progress.done, "fingerprint": self._fingerprint}
-        tree = {"state": progress.state, "sums": progress.sums}
+        about: dict[str, Any] = {"epoch": progress.epoch, "done": progress.done, "fingerprint": self._fingerprint}
+        tree: dict[str, Any] = {"state": progress.state, "sums": progress.sums}
+        if self._stopper is not None:
+            about["stopper"] = self._stopper.to_json()
+            tree |= {"kept": self._stopper.kept} if self._stopper.kept else {}
         checkpoint.save(self._wanted.folder, int(progress.state.step), tree, about=about)
         self._last = time.monotonic()
+
+
+def _dealt(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
+    weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
+    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
+    return with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights, is_local=is_local)
+
+
+def _epochs(first: int, last: int, stopper: Stopper | None) -> Iterator[int]:
+    for epoch in range(first, last + 1):
+        if stopper is not None and stopper.ended:
+            return
+        yield epoch
+
+
+def _result(progress: _Progress, spec: NetworkSpec, mesh: Mesh, stopper: Stopper | None) -> TrainState:
+    """The last epoch's state, or the best one's, features in order."""
+    if stopper is not None and 0 < stopper.best_epoch < progress.epoch - 1:
+        return stopper.best(progress.state, mesh)
+    return in_order(progress.state, spec, mesh, release=True)
 
 
 def _begin(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh, *, steps: int) -> _Progress:
@@ -275,26 +328,34 @@ def _zeros(mesh: Mesh) -> StepReport:
     return placed(zeros, NamedSharding(mesh, P()))
 
 
-def _fingerprint(spec: NetworkSpec, data: TrainingData, settings: TrainSettings) -> str:
-    """Of everything that decides the weights at a step."""
-    idle = {"report_every", "k", "held_out"}
+def _fingerprint(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, stopper: Stopper | None) -> str:
+    """Of everything that decides the weights at a step, and which of them are kept."""
+    idle, pace = {"report_every", "k", "held_out", "batch_size", "epochs"}, pace_of(spec.training, settings)
     asked = spec.optimizer or OptimizerSpec()
-    if asked.schedule is not Schedule.COSINE or asked.steps:
-        # A training may be given more epochs than it had.
-        idle |= {"epochs"}
+    # A training may be given more epochs than it had.
+    epochs = pace.epochs if asked.schedule is Schedule.COSINE and not asked.steps else None
     lasting = settings.model_dump_json(exclude=idle)
-    digest = hashlib.sha256(f"{spec!r}{lasting}".encode())
+    kept = stopper and (stopper.rule, stopper.about)
+    spec = replace(spec, training=UNSTATED)
+    digest = hashlib.sha256(f"{spec!r}{lasting}{pace.batch_size}{epochs}{kept}".encode())
     for role in (data.inputs, data.targets):
         for name, dataset in role.items():
             digest.update(name.encode())
-            for part in (getattr(dataset, field.name) for field in fields(dataset) if field.name not in _NAMES):
-                if isinstance(part, np.ndarray | Stored):
-                    digest.update(f"{part.dtype}{part.shape}".encode())
-                    for block in blocks(part):
-                        digest.update(np.ascontiguousarray(block).view(np.uint8).data)
-                else:
-                    digest.update(repr(part).encode())
+            digest.update(digest_of(dataset))
     return digest.hexdigest()
+
+
+def digest_of(dataset: Dataset) -> bytes:
+    """Of everything in a dataset that decides what is learnt from it."""
+    digest = hashlib.sha256()
+    for part in (getattr(dataset, field.name) for field in fields(dataset) if field.name not in _NAMES):
+        if isinstance(part, np.ndarray | Stored):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            for block in blocks(part):
+                digest.update(np.ascontiguousarray(block).view(np.uint8).data)
+        else:
+            digest.update(repr(part).encode())
+    return digest.digest()
 
 
 def _log_odds(spec: NetworkSpec, targets: Mapping[str, Dataset]) -> dict[str, npt.NDArray[np.float32]]:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from trainer.data.batches import paired_batches
 from trainer.network_types import NetworkSpec
 from trainer.objective import objective_function
+from trainer.pace import pace_of
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.state import create_state
@@ -26,12 +27,12 @@ def largest_errors(
     """By parameter: how far the gradient of the first batch's mean loss is from its central difference over `step`,
     at most, over some entries drawn by the seed.
     """
-    state = create_state(spec, settings, mesh, steps=1)
+    state, size = create_state(spec, settings, mesh, steps=1), pace_of(spec.training, settings).batch_size
     batches = paired_batches(
         data.inputs,
         data.targets,
-        batch_size=settings.batch_size,
-        order=np.arange(min(settings.batch_size, data.samples)),
+        batch_size=size,
+        order=np.arange(min(size, data.samples)),
     )
     inputs, targets = to_mesh(next(batches), mesh)
     objective = objective_function(spec, mesh)

@@ -31,8 +31,7 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
         ("data", f"{amount(summary.samples)} samples × {amount(summary.features)} features, "
                  f"{amount(summary.nnz)} interactions"),
         ("network", f"{spec.network.name}, {amount(summary.parameters)} parameters"),
-        ("training", f"batch {spec.settings.batch_size}, {spec.settings.epochs} epochs, "
-                     f"{spec.settings.k} recommendations a sample"),
+        *(("training" if place == 0 else "", line) for place, line in enumerate(_training(plan, summary))),
         *fit_rows(plan.fits),
         *(("note", note) for note in plan.notes),
     ]  # fmt: skip
@@ -68,6 +67,16 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         "fit": fits_json(plan.fits),
         "notes": list(plan.notes),
     }
+
+
+def _training(plan: Plan, summary: InputSummary) -> list[str]:
+    settings, stopping = plan.spec.settings, summary.early_stopping
+    at_most = "at most " if stopping else ""
+    lines = [f"batch {settings.batch_size}, {at_most}{settings.epochs} epochs, {settings.k} recommendations a sample"]
+    if stopping is not None:
+        again = "; then as many epochs anew, on all samples" if stopping.refit else ""
+        lines.append(f"stops early by {stopping.metric}{again}")
+    return lines
 
 
 def _offer_text(offer: Offer) -> str:

@@ -10,8 +10,10 @@ from rentals import run_spec
 
 from orchestrator.errors import UsageError
 from orchestrator.fit import GIB, NOT_ASKED, DeviceBytes, GpuAnswer, Need, Needs
+from orchestrator.inputs import EarlyStopping, InputSummary, settled
 from orchestrator.money import rent_usd
 from orchestrator.plan import Facts, Placement, Plan, make_plan, new_run_id
+from orchestrator.report.plan import plan_text
 from orchestrator.resources import Account, Image, Kind, Manifest, Market, Offer, Tagged
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -117,3 +119,28 @@ def test_run_ids_sort_by_time_and_tell_the_name():
     early = new_run_id("movielens", NOON, "ff")
     assert early == "20261124-1200-movielens-ff"
     assert early < new_run_id("a", NOON + timedelta(minutes=1), "00")
+
+
+@pytest.mark.parametrize(
+    ("settings", "stopping", "expected"),
+    [
+        ({}, None, ["training   batch 64, 30 epochs, 10 recommendations a sample"]),
+        (
+            {"epochs": 5},
+            EarlyStopping(metric="recall@20", refit=True),
+            [
+                "training   batch 64, at most 5 epochs, 10 recommendations a sample",
+                "           stops early by recall@20; then as many epochs anew, on all samples",
+            ],
+        ),
+    ],
+)
+def test_a_plan_shows_the_networks_own_training_where_the_run_spec_says_nothing(
+    settings: dict[str, Any], stopping: EarlyStopping | None, expected: list[str]
+) -> None:
+    found = InputSummary(samples=9, features=9, nnz=9, parameters=9, batch_size=64, epochs=30, early_stopping=stopping)
+    spec = settled(run_spec(settings=settings), found)
+    made = make_plan(spec, facts(CHEAP), manifest=Manifest(()), run_id="r-1")
+    lines = [line[2:] for line in plan_text(made, found).splitlines()]
+    place = next(number for number, line in enumerate(lines) if line.startswith("training"))
+    assert lines[place : place + len(expected)] == expected

@@ -135,12 +135,48 @@ def test_check_counts_and_evaluate_prints_the_network_beside_popularity(files: P
         "features": 12,
         "nnz": 300,
         "parameters": 128 * 8 + 8 + 8 * 128 + 128,
+        "batch_size": 256,
+        "epochs": 10,
+        "early_stopping": None,
     }
-    done = trainer("evaluate", "--network", files / "config.json", "--data", files / "samples.txt", "-b", 16, "-e", 30)
+    show = ("--show", "ndcg@10", "--show", "coverage@20")
+    done = trainer("evaluate", "--network", files / "gl.nc", "--data", files / "samples.txt", "-b", 16, *show)
     assert done.exit_code == 0, done.output
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()[1:]}
-    assert set(rows) == {"network", "popularity"}
-    assert float(rows["network"][2]) > float(rows["popularity"][2])
+    assert list(rows) == ["network", "popularity"]
+    assert float(rows["network"][0]) > float(rows["popularity"][0])
+
+
+def test_a_split_is_made_measured_and_its_measurements_compared(files: Path, tmp_path: Path):
+    data = ("--data", files / "samples.txt", "--protocol", "strong")
+    done = trainer("split", *data, "--out", tmp_path / "split", "--json")
+    assert done.exit_code == 0, done.output
+    counts = json.loads(done.stdout)
+    assert counts["training"] == {"samples": 48, "features": 12, "interactions": 240}
+    assert (counts["test"], counts["validation"]) == ({"samples": 6, "known": 24, "wanted": 6},) * 2
+    options = ("-b", 16, "-e", 20, "--k", 1, "--k", 3, "--out", tmp_path / "kept", "--json")
+    done = trainer("evaluate", "--network", files / "config.json", "--split", tmp_path / "split", *options)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    # Two features of its half each sample lacks; the others are all that is popular, too.
+    assert found["network.recall@3"] == 1.0
+    apart = found["differences"]["popularity"]
+    assert apart["metric"] == "ndcg@3"
+    assert apart["mean"] == pytest.approx(found["network.ndcg@3"] - found["popularity.ndcg@3"])
+    assert apart["low"] <= apart["mean"] <= apart["high"]
+    kept = [tmp_path / "kept" / f"{model}.npz" for model in ("network", "popularity")]
+    compared = json.loads(trainer("compare", *kept, "--json").stdout)
+    assert {"metric": "ndcg@3", **compared["ndcg@3"]} == apart
+    lines = {line.split()[0]: line.split()[1:] for line in trainer("compare", *kept).stdout.splitlines()[1:]}
+    assert lines["recall@3"][0] == "1.0000"
+
+
+def test_a_split_that_cannot_be_is_one_line_and_nothing_is_written(files: Path, tmp_path: Path):
+    done = trainer("split", "--data", files / "samples.txt", "--protocol", "temporal", "--out", tmp_path / "split")
+    assert done.exit_code == 2
+    assert done.output.count("\n") == 1
+    assert "only a ratings table with a fourth column tells when" in done.output
+    assert not (tmp_path / "split").exists()
 
 
 def test_a_broken_network_is_named_by_its_path(tmp_path: Path):

@@ -69,7 +69,9 @@ def ended(running: Sequence["subprocess.Popen[str]"]) -> tuple[list[int], list[s
 def run_directory(folder: Path) -> Path:
     folder.mkdir()
     write_checkerboard(folder / "samples.txt")
-    write_network(folder / "network.json")
+    path = write_network(folder / "network.json")
+    stopping = '"Training": {"EarlyStopping": {"Metric": "recall@3", "Validation": 0.2}}, '
+    path.write_text(path.read_text().replace('"Denoising"', f'{stopping}"Denoising"'))
     settings = {"batch_size": 16, "epochs": 3, "k": 3, "data_shards": 2}
     (folder / "spec.json").write_text(json.dumps({"data": "samples.txt", "settings": settings}))
     return folder
@@ -77,7 +79,7 @@ def run_directory(folder: Path) -> Path:
 
 def losses(run: Path) -> list[float]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line["value"] for line in lines if line["name"] == "loss"]
+    return [line["value"] for line in lines if line["name"] in ("loss", "validation.recall@3")]
 
 
 def weights(path: Path) -> list[Any]:

@@ -25,7 +25,7 @@ from trainer.network_names import ACTIVATIONS, LAYER_KEYS, LAYER_KINDS, NETWORK_
 from trainer.weights import Connection, Weights
 
 IN_C = [name for name, target in TARGETS.items() if target.in_c]
-INPUTS = {"ratings": 40, "checkpoint": 40}
+INPUTS = {"ratings": 40, "checkpoint": 40, "parts": 40, "split": 40}
 CDL = b'{"Network": "n", "Data": "d", "Command": "Train", "TrainingParameters": {"Epochs": 1}, %s}'
 FOUND = {
     "an integer beyond every float": ("cdl", CDL % (b'"RandomSeed": 1' + b"0" * 400)),

@@ -32,6 +32,7 @@ from trainer.network_names import (
     fits_output,
     why_not_target,
 )
+from trainer.pace import EarlyStopping, TrainingSpec
 
 CASES = sorted((ROOT / "tests/cases/networks").glob("*.json"))
 
@@ -126,6 +127,7 @@ def test_every_key_reaches_the_network(tmp_path: Path) -> None:
         maxout_k=4,
         delta_boost=DeltaBoost(5.0, 0.5),
         bfloat16=True,
+        training=TrainingSpec(64, 100, EarlyStopping("recall@20", 3, 0.2, 4, True)),
         layers=(first, one, two, three, four, out),
     )
 
@@ -193,6 +195,7 @@ def test_dsstnes_own_sample_is_read_strictly() -> None:
     [
         ([IN, OUT], {"Optimizer": {"Name": "Adam"}}, "$.Optimizer"),
         ([IN, OUT], {"Precision": "float32"}, "$.Precision"),
+        ([IN, OUT], {"Training": {}}, "$.Training"),
         ([IN, OUT], {"ErrorFunction": "multinomial"}, "$.ErrorFunction"),
         ([{**IN, "Normalize": False}, OUT], {}, "$.Layers[0].Normalize"),
         ([IN, {"LayerNormalization": True}, OUT], {}, "$.Layers[1].LayerNormalization"),
@@ -208,6 +211,29 @@ def test_a_strict_reading_refuses_each_extension(
     assert network(folder, *layers, **members).layers
     message = f"{path}: an extension, which DSSTNE does not know"
     assert refusal(folder, *layers, strict_dsstne=True, **members) == message
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"BatchSize": 0}, "$.Training.BatchSize: 0 is too small; at least 1 is wanted"),
+        ({"Epochs": "all"}, "$.Training.Epochs: a number is wanted, not the string 'all'"),
+        ({"Epoch": 3}, "$.Training.Epoch: unknown key; did you mean Epochs?"),
+        ({"EarlyStopping": 5}, "$.Training.EarlyStopping: an object is wanted, not the number 5"),
+        (
+            {"EarlyStopping": {"Metric": "ndcg"}},
+            "$.Training.EarlyStopping.Metric: unknown metric: ndcg; "
+            "one of ndcg@K, recall@K, precision@K is wanted, as ndcg@100",
+        ),
+        (
+            {"EarlyStopping": {"Validation": 1}},
+            "$.Training.EarlyStopping.Validation: 1 is no share of the samples; between 0 and 1 is wanted",
+        ),
+        ({"EarlyStopping": {"Patience": 0}}, "$.Training.EarlyStopping.Patience: 0 is too small; at least 1 is wanted"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_by_its_path(folder: Path, training: dict[str, Any], message: str) -> None:
+    assert refusal(folder, IN, OUT, Training=training) == message
 
 
 def test_multinomial_is_the_cross_entropy_of_a_softmax(folder: Path) -> None:

@@ -50,6 +50,7 @@ from trainer.network_types import (
     WeightInit,
     WeightScheme,
 )
+from trainer.pace import EarlyStopping, TrainingSpec
 
 
 @hand_made
@@ -217,6 +218,7 @@ def rich() -> NetworkSpec:
         ),
         response_normalization=ResponseNormalization(1.0, 3, 0.002, 0.5), maxout_k=4,
         delta_boost=DeltaBoost(2.0, 0.5), bfloat16=True,
+        training=TrainingSpec(64, 0, EarlyStopping("recall@20", 3, 0.15, refit=True)),
     )  # fmt: skip
 
 
@@ -225,7 +227,9 @@ EXTENSIONS: Attributes = {
     "optimizer_clip": (F, 1.5), "optimizer_warmup": (U, 20), "optimizer_schedule": (U, 1), "optimizer_steps": (U, 500),
     "layer0_normalize": (U, 1), "layer0_analog": (U, 1), "layer1_layerNormalization": (U, 1),
     "layer2_biasInitLogOdds": (U, 1), "layer2_lossFunction": (U, 2), "layer2_lossWeight": (F, 0.25),
-    "layer2_ignoreZero": (U, 1),
+    "layer2_ignoreZero": (U, 1), "trainingBatchSize": (U, 64), "trainingEpochs": (U, 0),
+    "earlyStopping": (C, "recall@20"), "earlyStopping_patience": (U, 3), "earlyStopping_validation": (F, 0.15),
+    "earlyStopping_refit": (U, 1),
 }  # fmt: skip
 
 

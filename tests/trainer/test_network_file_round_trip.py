@@ -45,6 +45,7 @@ from trainer.network_types import (
     WeightInit,
     WeightScheme,
 )
+from trainer.pace import EarlyStopping, TrainingSpec
 from trainer.shapes import convolution_sides, pooling_sides, weight_shape
 
 decimals = st.integers(-9999, 9999).map(lambda n: n / 1000)
@@ -72,6 +73,18 @@ optimizers = st.builds(
     OptimizerSpec, st.sampled_from(OptimizerName), st.none() | scales, st.none() | scales, st.none() | scales,
     st.none() | scales, scales, st.integers(0, 2**32 - 1), st.sampled_from(Schedule), st.integers(0, 2**32 - 1),
 )  # fmt: skip
+
+
+stoppings = st.builds(
+    EarlyStopping, st.sampled_from(["ndcg@100", "recall@1"]), st.integers(1, 2**31 - 1), st.sampled_from([0.1, 0.15]),
+    st.integers(0, 99), st.booleans(),
+)  # fmt: skip
+
+
+counts = st.none() | st.integers(0, 2**31 - 1)
+
+
+trainings = st.builds(TrainingSpec, counts, counts, st.none() | stoppings)
 
 
 @st.composite
@@ -154,6 +167,7 @@ def networks(draw: st.DrawFn) -> NetworkSpec:
         optimizer=draw(st.none() | optimizers), maxout_k=draw(st.integers(-(2**31), 2**31 - 1)),
         response_normalization=draw(st.builds(ResponseNormalization, decimals, st.integers(1, 9), decimals, decimals)),
         delta_boost=draw(st.builds(DeltaBoost, decimals, decimals)), bfloat16=draw(st.booleans()),
+        training=draw(trainings),
     )  # fmt: skip
 
 

@@ -4,10 +4,10 @@ are imported when the verb is called, so that help answers at once and `check` r
 
 import signal
 
-from trainer.cli import data, measuring, training
+from trainer.cli import data, measuring, training, tuning
 from trainer.cli.options import app
 
-__all__ = ["app", "data", "measuring", "trainer_program", "training"]
+__all__ = ["app", "data", "measuring", "trainer_program", "training", "tuning"]
 
 
 def trainer_program() -> None:

@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.options import AsJson, BatchSize, Data, Network, answering, app, echo_bytes
+from trainer.cli.options import AsJson, AskedBatchSize, Data, Network, answering, app, echo_bytes
 from trainer.flags import Required, flag_command
 
 
@@ -83,9 +83,15 @@ def check(network: Network, data: Data, as_json: AsJson = False) -> None:
     from trainer.inputs import check as look
 
     with answering():
-        counts = look(network, data)
-        text = ", ".join(f"{value:,} {name}" for name, value in counts.items())
-        typer.echo(json.dumps(counts) if as_json else text)
+        found = look(network, data)
+        counts = (f"{found[name]:,} {name}" for name in ("samples", "features", "nnz", "parameters"))
+        typer.echo(json.dumps(found) if as_json else ", ".join((*counts, _training_text(found))))
+
+
+def _training_text(found: dict[str, Any]) -> str:
+    stopping = found["early_stopping"]
+    ends = f", stops by {stopping['metric']}" if stopping else ""
+    return f"batch {found['batch_size']:,}, {found['epochs']:,} epochs{ends}"
 
 
 @app.command()
@@ -100,7 +106,7 @@ def capacity(
     per_sample: Annotated[
         float, typer.Option("--per-sample", min=0, help="Features a sample has on average.", show_default=False)
     ] = 0.0,
-    batch_size: BatchSize = 256,
+    batch_size: AskedBatchSize = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs.")] = 1,
     data_shards: Annotated[int, typer.Option("--data-shards", min=1, help="Parts of a batch.")] = 1,
     optimizer: Annotated[str, typer.Option("--optimizer", help="Its name.", show_default="the network's own")] = "",

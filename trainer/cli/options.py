@@ -20,6 +20,14 @@ Data = Annotated[Path, typer.Option("--data", help="Ratings table, folder of one
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 BatchSize = Annotated[int, typer.Option("-b", "--batch-size", help="Samples a step.")]
 Epochs = Annotated[int, typer.Option("-e", "--epochs", help="Passes over the data.")]
+AskedBatchSize = Annotated[
+    int | None,
+    typer.Option("-b", "--batch-size", help="Samples a step.", show_default="the network's own, else 256"),
+]
+AskedEpochs = Annotated[
+    int | None,
+    typer.Option("-e", "--epochs", help="Passes over the data.", show_default="the network's own, else 10"),
+]
 Coordinator = Annotated[
     str | None, typer.Option("--coordinator", help="HOST:PORT where process 0 listens, if several train as one.")
 ]

@@ -19,6 +19,7 @@ from trainer.sparse import FeatureIndex, SparseDataset, round_up
 
 RATINGS_FILES = ("ratings.csv", "u.data", "ratings.dat")
 _COLUMNS = ("user", "item", "rating")
+_TIMED = (*_COLUMNS, "time")
 _AT_ONCE = 1 << 20
 _LARGEST = float(np.finfo(np.float32).max)
 _TITLE_FILES: Mapping[str, tuple[str, str, bool]] = {
@@ -37,6 +38,8 @@ class LoadedData:
 
     dataset: SparseDataset
     titles: Mapping[str, str]
+    timestamps: npt.NDArray[np.float64] | None = None
+    """[nnz] when each stored feature came, where it was asked for."""
 
 
 def is_ratings(path: Path) -> bool:
@@ -46,8 +49,11 @@ def is_ratings(path: Path) -> bool:
     return path.is_file() and _separator(path) is not None
 
 
-def read_ratings(path: Path, *, analog: bool = False) -> LoadedData:
-    """The table at `path`, a file or its folder; with `analog` the ratings are kept as values.
+def read_ratings(
+    path: Path, *, analog: bool = False, timed: bool = False, min_rating: float | None = None
+) -> LoadedData:
+    """The table at `path`, a file or its folder; with `analog` the ratings are kept as values, with `timed` the fourth
+    column, too. Ratings below `min_rating` are passed over.
 
     A user who rated an item twice has it once. A malformed line raises `DataError` that names it.
     """
@@ -55,10 +61,14 @@ def read_ratings(path: Path, *, analog: bool = False) -> LoadedData:
     separator = _separator(table)
     if separator is None:
         raise DataError("is no ratings table: user, item and rating are wanted on each line", table)
-    frame = _read(table, separator)
+    frame = _read(table, separator, _TIMED if timed else _COLUMNS)
+    if min_rating is not None:
+        frame = frame.filter(pl.col("rating") >= min_rating)
     if frame.height == 0:
-        raise DataError("holds no ratings", table)
-    return LoadedData(_dataset(frame, analog=analog), _titles(table.parent))
+        least = "" if min_rating is None else f" of at least {min_rating:g}"
+        raise DataError(f"holds no ratings{least}", table)
+    dataset, times = _dataset(frame, analog=analog)
+    return LoadedData(dataset, _titles(table.parent), times)
 
 
 def _table_of(path: Path) -> Path:
@@ -89,19 +99,19 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _read(table: Path, separator: str) -> pl.DataFrame:
-    """Columns `user` and `item`, categorical, and `rating`."""
+def _read(table: Path, separator: str, columns: Sequence[str]) -> pl.DataFrame:
+    """Columns `user` and `item`, categorical, `rating`, and `time` if it is among those."""
     has_header = _is_header(next(read_lines(table), "").split(separator))
-    frame = _read_fast(table, separator, has_header=has_header)
+    frame = _read_fast(table, separator, columns, has_header=has_header)
     if frame is not None:
         return frame
     # Whatever polars stumbled over, reading line by line finds it and can name it.
-    rows = list(_rows(table, separator, has_header=has_header))
-    schema = {"user": pl.String, "item": pl.String, "rating": pl.Float64}
-    return pl.DataFrame(rows, schema, orient="row").select(_cells_of(*_COLUMNS))
+    rows = list(_rows(table, separator, columns, has_header=has_header))
+    schema = dict.fromkeys(columns, pl.Float64) | {"user": pl.String, "item": pl.String}
+    return pl.DataFrame(rows, schema, orient="row").select(_cells_of(*columns))
 
 
-def _read_fast(table: Path, separator: str, *, has_header: bool) -> pl.DataFrame | None:
+def _read_fast(table: Path, separator: str, columns: Sequence[str], *, has_header: bool) -> pl.DataFrame | None:
     """The table if every line is well-formed, else `None`."""
     # polars parts by single characters: two of them have an empty column between.
     step = len(separator)
@@ -116,9 +126,9 @@ def _read_fast(table: Path, separator: str, *, has_header: bool) -> pl.DataFrame
             glob=False,
         )
         names = lines.collect_schema().names()
-        if len(names) <= 2 * step:
+        if len(names) <= (len(columns) - 1) * step:
             return None
-        cells = names[: 3 * step : step]
+        cells = names[: len(columns) * step : step]
         # Lines with too many cells are refused only where every column is read.
         others = [pl.col(name).is_null() for name in names if name not in cells]
         # In a stream, whose memory does not grow with the text of the table.
@@ -126,21 +136,25 @@ def _read_fast(table: Path, separator: str, *, has_header: bool) -> pl.DataFrame
     except (pl.exceptions.PolarsError, OSError):
         return None
     is_parted = all(frame[name].all() for number, name in enumerate(names) if number % step)
-    is_usable = is_parted and not any(frame[column].null_count() for column in _COLUMNS)
-    return frame.select(_COLUMNS) if is_usable else None
+    is_usable = is_parted and not any(frame[column].null_count() for column in columns)
+    return frame.select(columns) if is_usable else None
 
 
-def _cells_of(user: str, item: str, rating: str) -> list[pl.Expr]:
-    """The three columns; a rating is null unless it is a number that 4 bytes hold."""
+def _cells_of(user: str, item: str, rating: str, time: str | None = None) -> list[pl.Expr]:
+    """The columns; a rating is null unless it is a number that 4 bytes hold, a time unless it is a finite number."""
     number = pl.col(rating).cast(pl.Float64, strict=False)
+    moment = [] if time is None else [pl.col(time).cast(pl.Float64, strict=False)]
     return [
+        *(pl.when(one.is_finite()).then(one).alias("time") for one in moment),
         pl.col(user).cast(pl.Categorical).alias("user"),
         pl.col(item).cast(pl.Categorical).alias("item"),
         pl.when(number.abs() <= _LARGEST).then(number.cast(pl.Float32)).alias("rating"),
     ]
 
 
-def _rows(table: Path, separator: str, *, has_header: bool) -> Iterator[tuple[str, str, float]]:
+def _rows(
+    table: Path, separator: str, columns: Sequence[str], *, has_header: bool
+) -> Iterator[tuple[str | float, ...]]:
     lines = read_lines(table)
     if has_header:
         next(lines)
@@ -152,7 +166,9 @@ def _rows(table: Path, separator: str, *, has_header: bool) -> Iterator[tuple[st
             raise DataError("is not in UTF-8; user, item and rating are wanted in it", table, number)
         if len(cells) < 3 or not cells[0] or not cells[1] or not _is_number(cells[2]):
             raise DataError(f"user, item and rating are wanted, not {line.strip()[:60]!r}", table, number)
-        yield cells[0], cells[1], float(cells[2])
+        if len(cells) < len(columns) or not all(_is_number(cell) for cell in cells[3 : len(columns)]):
+            raise DataError(f"a fourth cell, the time as a number, is wanted, not {line.strip()[:60]!r}", table, number)
+        yield cells[0], cells[1], *map(float, cells[2 : len(columns)])
 
 
 def _cells(line: str) -> list[str]:
@@ -171,19 +187,21 @@ def _is_utf8(line: str) -> bool:
     return True
 
 
-def _dataset(frame: pl.DataFrame, *, analog: bool) -> SparseDataset:
+def _dataset(frame: pl.DataFrame, *, analog: bool) -> tuple[SparseDataset, npt.NDArray[np.float64] | None]:
+    """The dataset, and the time of each stored feature if there is one."""
     users, samples = _codes(frame["user"])
     items, features = _codes(frame["item"])
     values = frame["rating"].to_numpy() if analog else None
+    times = frame["time"].to_numpy() if "time" in frame.columns else None
     if (users[1:] < users[:-1]).any():
         order = _by_number(users)
-        users, items, values = users[order], items[order], _some(values, order)
+        users, items, values, times = users[order], items[order], _some(values, order), _some(times, order)
     first = _firsts(users, items, features=len(features))
     if not first.all():
-        users, items, values = users[first], items[first], _some(values, first)
+        users, items, values, times = users[first], items[first], _some(values, first), _some(times, first)
     indptr = np.zeros(len(samples) + 1, np.int64)
     np.cumsum(np.bincount(users, minlength=len(samples)), out=indptr[1:])
-    return SparseDataset(
+    dataset = SparseDataset(
         name="ratings",
         width=round_up(len(features)),
         indptr=indptr,
@@ -192,6 +210,7 @@ def _dataset(frame: pl.DataFrame, *, analog: bool) -> SparseDataset:
         sample_names=samples,
         features=FeatureIndex({name: number for number, name in enumerate(features)}),
     )
+    return dataset, times
 
 
 def _codes(column: pl.Series) -> tuple[_Numbers, list[str]]:
@@ -233,7 +252,7 @@ def _firsts(users: _Numbers, items: _Numbers, *, features: int) -> npt.NDArray[n
     return first
 
 
-def _some(values: npt.NDArray[np.float32] | None, chosen: Any) -> npt.NDArray[np.float32] | None:
+def _some(values: npt.NDArray[Any] | None, chosen: Any) -> npt.NDArray[Any] | None:
     return None if values is None else values[chosen]
 
 

@@ -9,10 +9,10 @@ from trainer.data.split import HeldOut
 from trainer.errors import InputError, SettingsError
 from trainer.referees import bpr, ease, ials, itemknn, popularity
 from trainer.referees.interactions import interactions
-from trainer.referees.ranking import Recommends
+from trainer.referees.ranking import Referee
 from trainer.sparse import SparseDataset
 
-_FITS: dict[str, Callable[[Any, HeldOut | None, int], Recommends]] = {
+_FITS: dict[str, Callable[[Any, HeldOut | None, int], Referee]] = {
     "popularity": popularity.fit,
     "itemknn": itemknn.fit,
     "ease": ease.fit,
@@ -22,7 +22,7 @@ _FITS: dict[str, Callable[[Any, HeldOut | None, int], Recommends]] = {
 NAMES = tuple(_FITS)
 
 
-def fit(name: str, training: SparseDataset, *, live: int, validation: HeldOut | None, seed: int) -> Recommends:
+def fit(name: str, training: SparseDataset, *, live: int, validation: HeldOut | None, seed: int) -> Referee:
     """The baseline `name`, learnt from `training`, of whose columns the first `live` are features.
 
     Where there is a `validation`, settings are those of the module's grid with the best nDCG@100 on it, else the

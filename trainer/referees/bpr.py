@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from trainer.data.split import HeldOut
 from trainer.referees.choosing import chosen
-from trainer.referees.ranking import Recommends, Scorer
+from trainer.referees.ranking import Referee, Scorer
 
 Floats = npt.NDArray[np.float32]
 
@@ -74,7 +74,7 @@ class Learning:
         self.values[different] += np.float32(rate) * summed / np.sqrt(self.squares[different])
 
 
-def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Recommends:
+def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Referee:
     """From the CSR matrix [samples, live]: 64 factors, 100 epochs at rate 0.05; regularisation of 0.003, 0.01, 0.03 and
     0.1, without validation 0.01.
     """

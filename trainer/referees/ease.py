@@ -18,7 +18,7 @@ from scipy.linalg import get_lapack_funcs
 from trainer.data.split import HeldOut
 from trainer.errors import TrainerError
 from trainer.referees.choosing import chosen
-from trainer.referees.ranking import Recommends, Scorer, Scores, rows_at_once
+from trainer.referees.ranking import Referee, Scorer, Scores, rows_at_once
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,7 +30,7 @@ _ROUNDING = 1e-6
 """A λ below this share of the largest eigenvalue drowns in what float32 rounds."""
 
 
-def fit(matrix: Any, validation: HeldOut | None, _seed: int) -> Recommends:
+def fit(matrix: Any, validation: HeldOut | None, _seed: int) -> Referee:
     """From the CSR matrix [samples, live]: λ of 1 to 5000, each twice the one before; without validation 200."""
     samples, live = matrix.shape
     dual = samples < live

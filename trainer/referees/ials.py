@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trainer.data.split import HeldOut
 from trainer.referees.choosing import chosen
-from trainer.referees.ranking import Recommends, Scorer
+from trainer.referees.ranking import Referee, Scorer
 
 _FLOATS = 1 << 22
 """Factors that are gathered at once: 16 MiB."""
@@ -44,7 +44,7 @@ _GRID = tuple(Settings(unobserved, strength) for unobserved, strength in product
 _DEFAULT = Settings(0.3, 0.01)
 
 
-def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Recommends:
+def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Referee:
     """From the CSR matrix [samples, live]: α₀ of 0.1, 0.3, 1 and λ of 0.003, 0.01, 0.03; without validation 0.3 and
     0.01.
     """

@@ -13,14 +13,14 @@ from scipy.sparse import csr_array
 
 from trainer.data.split import HeldOut
 from trainer.referees.choosing import chosen
-from trainer.referees.ranking import Recommends, Scorer, best_of, rows_at_once
+from trainer.referees.ranking import Referee, Scorer, best_of, rows_at_once
 
 _NEIGHBOURS = (20, 50, 100, 200)
 _SHRINKS = (0.0, 10.0, 100.0)
 _DEFAULT = (100, 10.0)
 
 
-def fit(matrix: Any, validation: HeldOut | None, _seed: int) -> Recommends:
+def fit(matrix: Any, validation: HeldOut | None, _seed: int) -> Referee:
     """From the CSR matrix [samples, live]: of 20, 50, 100, 200 neighbours and shrinkages 0, 10, 100; without validation
     100 and 10.
     """

@@ -1,4 +1,4 @@
-"""Recommends what most samples have. It has no settings."""
+"""Referee what most samples have. It has no settings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from trainer.recommends import Recommends
 from trainer.referees.interactions import interactions
 from trainer.sparse import SparseDataset
 
@@ -18,18 +19,12 @@ Scores = Callable[[Any], npt.NDArray[np.float32]]
 """CSR matrix [rows, live] of what is known to fresh scores [rows, live]; those of known features do not matter."""
 
 
-class Recommends(Protocol):
-    """A baseline that has learnt."""
+class Referee(Recommends, Protocol):
+    """A baseline that has learnt; ties by lower id."""
 
     @property
     def described(self) -> str:
         """Its settings in a few words; empty where it has none."""
-        ...
-
-    def best(self, known: SparseDataset, *, k: int) -> Iterator[npt.NDArray[np.int32]]:
-        """Ids [rows, k] of each sample's best features that it does not have, best first, ties by lower id; -1 where
-        there are no more. Blocks of rows, in order.
-        """
         ...
 
 

@@ -1,0 +1,55 @@
+"""Samples kept from training to tell when it has learnt enough."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.data.split import HeldOut, hold_out
+from trainer.errors import InputError
+from trainer.sparse import SparseDataset
+from trainer.stored import Stored
+
+_LEAST_FEATURES = 5
+"""Of a sample that can be validated with: one of them at least is hidden."""
+_HIDDEN = 0.2
+"""Share of such a sample's features that should be found."""
+
+
+def hold_out_samples(dataset: SparseDataset, *, share: float, seed: int) -> tuple[SparseDataset, HeldOut]:
+    """The samples to train on, and `share` of all, at least one, chosen by `seed` among those of five features and
+    more: four fifths of each one's features are known, the others wanted. `InputError` where there are none to choose
+    from, or none would be left.
+    """
+    if not isinstance(dataset.indices, np.ndarray) or isinstance(dataset.values, Stored):
+        raise InputError(f"dataset {dataset.name}: it stays in its file, and validation samples are taken from memory")
+    lengths = np.diff(dataset.indptr)
+    eligible = np.flatnonzero((lengths if dataset.rows is None else lengths[dataset.rows]) >= _LEAST_FEATURES)
+    count = min(max(round(share * dataset.samples), 1), len(eligible))
+    if count in (0, dataset.samples):
+        raise InputError(
+            f"dataset {dataset.name}: {len(eligible)} of {dataset.samples} samples have {_LEAST_FEATURES} features, "
+            f"of which {share:g} cannot be kept for validation; leave EarlyStopping out, or bring more samples"
+        )
+    is_held = np.zeros(dataset.samples, bool)
+    is_held[np.random.default_rng(seed).choice(eligible, count, replace=False)] = True
+    known, wanted = hold_out(samples_of(dataset, np.flatnonzero(is_held)), fraction=_HIDDEN, seed=seed)
+    return samples_of(dataset, np.flatnonzero(~is_held)), HeldOut(known, wanted)
+
+
+def samples_of(dataset: SparseDataset, chosen: npt.NDArray[np.int64]) -> SparseDataset:
+    """The dataset of the samples whose numbers are [chosen], in memory, in their order."""
+    source = chosen if dataset.rows is None else dataset.rows[chosen]
+    lengths = np.diff(dataset.indptr)[source]
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    entries = np.repeat(dataset.indptr[source] - indptr[:-1], lengths) + np.arange(indptr[-1])
+    names = dataset.sample_names
+    return replace(
+        dataset,
+        indptr=indptr,
+        indices=dataset.indices[entries],
+        values=None if dataset.values is None else dataset.values[entries],
+        sample_names=None if names is None else tuple(names[number] for number in chosen),
+        weights=None if dataset.weights is None else dataset.weights[chosen],
+        rows=None,
+    )

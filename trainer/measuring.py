@@ -1,0 +1,148 @@
+"""A network and its baselines measured on one split, told step by step to `say`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jax.sharding import Mesh
+
+from trainer.comparing import Result, digest
+from trainer.data.features import read_index
+from trainer.data.protocols import Split
+from trainer.ending import train_to_its_end
+from trainer.errors import DataError, NetworkError, SettingsError
+from trainer.evaluate import NetworkRecommender
+from trainer.inputs import fitted
+from trainer.job import Say, epoch_text, training_data
+from trainer.metrics import KS, Measured, measured
+from trainer.network import read_network
+from trainer.network_file import read_network_file
+from trainer.network_types import NetworkSpec
+from trainer.pace import pace_of
+from trainer.predict import Ready
+from trainer.recommends import Recommends
+from trainer.referees import NAMES, fit
+from trainer.settings import TrainSettings
+from trainer.sharding import make_mesh
+from trainer.sparse import SparseDataset, round_up
+from trainer.state import TrainState, create_state
+from trainer.train import find_devices
+
+NETWORK = "network"
+"""The name of the row that the others are held against."""
+_INDEX_BESIDE = "features_output"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is to be measured."""
+
+    baselines: tuple[str, ...] = ("popularity",)
+    ks: tuple[int, ...] = KS
+
+    @classmethod
+    def of(cls, baselines: str, ks: Sequence[int]) -> "Wishes":
+        """From names parted by commas, and every k there is to be. `SettingsError` for what is not known."""
+        names = tuple(dict.fromkeys(name.strip() for name in baselines.split(",") if name.strip()))
+        for name in names:
+            if name not in NAMES:
+                raise SettingsError(f"baselines: {name!r} is none; there is {', '.join(NAMES)}")
+        return cls(names, tuple(sorted(set(ks))) or KS)
+
+
+def measure(
+    network: Path, split: Split, settings: TrainSettings, wishes: Wishes | None = None, *, say: Say
+) -> list[Result]:
+    """The network, then each baseline, measured on the split's test. A definition (JSON) is trained on the split's
+    training part first; a trained network (NetCDF) is asked as it is, and its features must be numbered as there.
+    """
+    wanted = wishes or Wishes()
+    say(f"{split.test.known.samples:,} samples to ask, protocol {split.protocol}, seed {split.seed}")
+    asked = digest(split.test)
+    return [
+        Result(name, asked, _measured(one, split, wanted))
+        for name, one in _models(network, split, settings, wanted, say)
+    ]
+
+
+def _models(
+    network: Path, split: Split, settings: TrainSettings, wishes: Wishes, say: Say
+) -> Iterator[tuple[str, Recommends]]:
+    """One at a time: none is held longer than it is asked."""
+    yield NETWORK, _network(network, split, settings, say=say)
+    for name in wishes.baselines:
+        say(f"baseline {name}")
+        live = len(split.features)
+        learnt = fit(name, split.training, live=live, validation=split.validation, seed=settings.seed)
+        if learnt.described:
+            say(f"baseline {name}: {learnt.described}")
+        yield name, learnt
+
+
+def _measured(recommender: Recommends, split: Split, wishes: Wishes) -> Measured:
+    lists = recommender.best(split.test.known, k=max(wishes.ks))
+    return measured(lists, split.test.wanted, split.training, live=len(split.features), ks=wishes.ks)
+
+
+def _network(network: Path, split: Split, settings: TrainSettings, *, say: Say) -> Recommends:
+    mesh = make_mesh(settings.data_shards, find_devices())
+    if network.suffix == ".nc":
+        stored, weights = read_network_file(network)
+        _check_features(network, split)
+        spec = fitted(stored, _as_wide(stored, split, network), network)
+        state = create_state(spec, settings, mesh, weights=weights, steps=1)
+    else:
+        spec = fitted(read_network(network), split.training, network)
+        state = _trained(spec, split, settings, mesh, say=say)
+    ready = Ready(spec, state.params, mesh, state.statistics)
+    live = len(split.features) if spec.output.width == split.features.width else _trained_on(split)
+    return NetworkRecommender(ready, live, pace_of(spec.training, settings).batch_size)
+
+
+def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, *, say: Say) -> TrainState:
+    trained = train_to_its_end(
+        spec,
+        training_data(spec, split.training),
+        settings,
+        mesh=mesh,
+        tell=lambda report: say(epoch_text(report)),
+        validation=split.validation,
+    )
+    if trained.judged is not None:
+        say(str(trained))
+    return trained.state
+
+
+def _as_wide(stored: NetworkSpec, split: Split, network: Path) -> SparseDataset:
+    """The training part as wide as a trained network: as the split, or as the features that training has, which come
+    first. Other networks are refused.
+    """
+    width, trained = stored.input.width, _trained_on(split)
+    if width not in {split.features.width, round_up(trained)}:
+        raise NetworkError(
+            f"has {width} units, the split's {trained} features for training want {round_up(trained)}; measure a "
+            "network that was trained on the split's training part, or a definition",
+            "input",
+            network,
+        )
+    return replace(split.training, width=width)
+
+
+def _trained_on(split: Split) -> int:
+    """How many features, the first ones, training may have."""
+    return int(np.max(split.training.indices)) + 1
+
+
+def _check_features(network: Path, split: Split) -> None:
+    """Refuse a trained network of other features, as far as an index beside it tells."""
+    beside = network.parent / _INDEX_BESIDE
+    if not beside.is_file():
+        return
+    for name, number in read_index(beside).ids.items():
+        if split.features.ids.get(name) != number:
+            raise DataError(
+                f"feature {name!r} is unit {number} of {network.name}, but not of the split; measure a network that "
+                "was trained on the split's training part, or a definition",
+                beside,
+            )
