@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from trainer.baselines import fit
 from trainer.data.split import HeldOut, answerable, only
 from trainer.metrics import measured
 from trainer.predict import Ready, question_of, recommend
 from trainer.recommends import Recommends
+from trainer.referees import fit
 from trainer.sparse import SparseDataset
 
 _KS = (10, 100)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import Mesh
 
-from trainer.baselines import NAMES, fit
 from trainer.comparing import Result, digest
 from trainer.data.features import read_index
 from trainer.data.protocols import Split
@@ -23,6 +22,7 @@ from trainer.network_types import NetworkSpec
 from trainer.pace import pace_of
 from trainer.predict import Ready
 from trainer.recommends import Recommends
+from trainer.referees import NAMES, fit
 from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import SparseDataset, round_up
@@ -74,7 +74,10 @@ def _models(
     for name in wishes.baselines:
         say(f"baseline {name}")
         live = len(split.features)
-        yield name, fit(name, split.training, live=live, validation=split.validation, seed=settings.seed)
+        learnt = fit(name, split.training, live=live, validation=split.validation, seed=settings.seed)
+        if learnt.described:
+            say(f"baseline {name}: {learnt.described}")
+        yield name, learnt
 
 
 def _measured(recommender: Recommends, split: Split, wishes: Wishes) -> Measured:
