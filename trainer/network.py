@@ -13,6 +13,10 @@ Extensions to the language, all absent by default and refused under `strict_dsst
   ("Constant" or "Cosine"), Steps}; `Precision` ("float32" or "bfloat16", the type products are computed in);
 - Input layers: `Normalize` scales every sample to length 1;
 - Hidden layers: `LayerNormalization` brings every sample's sums to mean 0 and variance 1 before the activation;
+- Hidden layers: `Type` "Gaussian", a layer without weights over two others of its size, the mean and the logarithm of
+  the variance of a normal distribution: it draws from it in training and is the mean in prediction (Kingma and Welling
+  2014). `KL` {Weight, Anneal} weighs the divergence from the standard normal, which is minimised beside the losses, the
+  weight rising linearly over the first `Anneal` updates;
 - Output layers: `ErrorFunction`, a name or {Name, Weight} (`Function` is a synonym of `Name`), that layer's own;
   `Bias` of `WeightInit` may be "LogOdds", which starts every unit at the log-odds of its feature's share of the
   training samples;
@@ -30,18 +34,12 @@ from trainer.deal import can_be_sampled
 from trainer.errors import NetworkError
 from trainer.jsontree import Members, Node, read_json
 from trainer.network_graph import checked, resolve_shapes
-from trainer.network_layers import (
-    Loss,
-    Surroundings,
-    read_chance,
-    read_headings,
-    read_layer,
-    read_loss,
-    read_sparseness,
-)
+from trainer.network_layers import Surroundings, read_chance, read_headings, read_layer
+from trainer.network_losses import Loss, read_loss, read_sparseness
 from trainer.network_names import (
     ACTIVATIONS,
     EXTENSION_ACTIVATIONS,
+    GAUSSIAN,
     LAYER_EXTENSIONS,
     LAYER_KEYS,
     LAYER_SYNONYMS,
@@ -323,6 +321,8 @@ def _refuse_extensions(members: Members) -> None:
 
 def _extensions_of(members: Members) -> list[Node | None]:
     nodes = [members.get(key) for key in LAYER_EXTENSIONS]
+    if members.text("Type", "").lower() == GAUSSIAN.lower():
+        nodes.append(members.get("Type"))
     activation, begin = members.get("Activation"), members.get("WeightInit")
     if (
         activation is not None

@@ -15,6 +15,7 @@ from trainer.network_types import (
     LayerSpec,
     LayerType,
     NetworkSpec,
+    PoolingFunction,
     SharedWeights,
 )
 from trainer.shapes import (
@@ -119,9 +120,17 @@ def _pooled(layer: LayerSpec, sources: Sequence[LayerSpec], place: _Place) -> La
     # Their number can be wrong whatever their sizes.
     sides = [source.sides if resolved else (1,) for source in sources]
     problem = why_not_pooled(sides, layer.pooling)
+    if problem is None and layer.pooling is PoolingFunction.GAUSSIAN:
+        problem = _why_not_drawn(layer)
     if problem is not None:
         raise place.fail(problem)
     return replace(layer, shape=pooling_sides(sides, layer.pooling, layer.kernel)) if resolved else layer
+
+
+def _why_not_drawn(layer: LayerSpec) -> str | None:
+    if layer.kind is not LayerKind.HIDDEN:
+        return "only a Hidden layer can be Gaussian"
+    return "Gaussian needs two different sources" if len(set(layer.sources)) < len(layer.sources) else None
 
 
 def _convolved(layer: LayerSpec, sources: Sequence[LayerSpec], place: _Place) -> LayerSpec:

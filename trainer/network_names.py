@@ -59,7 +59,7 @@ COMPUTING = [
     "WeightInit",
     "SharedWeights",
 ]
-OF_HIDDEN = ["BatchNormalization", "SparsenessPenalty", "LayerNormalization"]
+OF_HIDDEN = ["BatchNormalization", "SparsenessPenalty", "LayerNormalization", "KL"]
 KEYS_OF_KIND = {
     LayerKind.INPUT: {*ANY_LAYER, "DataSet", "Normalize"},
     LayerKind.HIDDEN: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN},
@@ -68,7 +68,7 @@ KEYS_OF_KIND = {
 }
 LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", "ErrorFunction", "Sampling"]
 NETWORK_EXTENSIONS = ("Optimizer", "Precision")
-LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "ErrorFunction", "Sampling")
+LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "ErrorFunction", "Sampling", "KL")
 NETWORK_KINDS = {"FeedForward": NetworkKind.FEED_FORWARD, "AutoEncoder": NetworkKind.AUTO_ENCODER}
 KIND_NAMES = {kind: kind.name.title() for kind in LayerKind}
 LAYER_KINDS = {name: kind for kind, name in KIND_NAMES.items()}
@@ -76,7 +76,11 @@ LAYER_TYPES = {
     "FullyConnected": LayerType.FULLY_CONNECTED,
     "Convolutional": LayerType.CONVOLUTIONAL,
     "Pooling": LayerType.POOLING,
+    "Gaussian": LayerType.POOLING,
 }
+GAUSSIAN = "Gaussian"
+"""Extension: of a layer without weights, as pooling is, that draws from a normal distribution."""
+GAUSSIAN_KEYS = {"Kind", "Type", "Name", "Source", "KL"}
 FUNCTIONS = {
     "Max": PoolingFunction.MAX,
     "Maxout": PoolingFunction.MAXOUT,

@@ -45,6 +45,8 @@ class PoolingFunction(IntEnum):
     STOCHASTIC = 7
     LCN = 8
     GLOBAL_TEMPORAL = 9
+    GAUSSIAN = 101
+    """Extension: a draw from the normal distribution of which two layers say mean and logarithm of variance."""
 
 
 class ErrorFunction(IntEnum):
@@ -206,6 +208,15 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Divergence:
+    """Extension: what the divergence of a Gaussian layer from the standard normal costs."""
+
+    weight: float = 1.0
+    anneal: int = 0
+    """Updates in which it rises linearly from 0 to `weight`."""
+
+
+@dataclass(frozen=True, slots=True)
 class OptimizerSpec:
     """Extension: the optimizer a network asks for; `None` leaves a number to the settings."""
 
@@ -248,6 +259,8 @@ class LayerSpec:
     filters: int = 0
     """Of a convolutional layer: how many; its last dimension."""
     pooling: PoolingFunction = PoolingFunction.NONE
+    divergence: Divergence = Divergence()
+    """Extension: of a Gaussian layer."""
     skips: tuple[str, ...] = ()
     """Layers of equal size whose output is added before the activation."""
     shared: tuple[SharedWeights, ...] = ()

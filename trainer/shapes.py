@@ -12,7 +12,7 @@ from trainer.network_types import Kernel, LayerSpec, LayerType, PoolingFunction
 
 _WINDOWED = {PoolingFunction.MAX, PoolingFunction.AVERAGE}
 _PAIRED = {PoolingFunction.DOT_PRODUCT, PoolingFunction.COSINE}
-_COMPUTED = {*_WINDOWED, *_PAIRED, PoolingFunction.LRN, PoolingFunction.MAXOUT}
+_COMPUTED = {*_WINDOWED, *_PAIRED, PoolingFunction.LRN, PoolingFunction.MAXOUT, PoolingFunction.GAUSSIAN}
 
 
 def window_sides(sides: Sequence[int], kernel: Kernel) -> tuple[int, ...]:
@@ -75,6 +75,8 @@ def why_not_pooled(source_sides: Sequence[Sequence[int]], function: PoolingFunct
         return f"{name} needs two or more sources"
     if (function in _WINDOWED or function is PoolingFunction.LRN) and len(source_sides) != 1:
         return f"{name} pools one source, not {len(source_sides)}"
+    if function is PoolingFunction.GAUSSIAN and len(source_sides) != 2:
+        return f"{name} needs two sources, of its mean and of the logarithm of its variance, not {len(source_sides)}"
     sizes = [math.prod(sides) for sides in source_sides]
     if len(set(sizes)) > 1:
         return f"{name} needs sources of equal size, not {', '.join(map(str, sizes))} units"

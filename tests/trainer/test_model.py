@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from trainer_networks import Rows, batch_of, chain, dense, mesh_of, random_rows, with_layer
 
-from trainer.model import Forward, from_weights, sparseness_penalty, to_weights
+from trainer.model import Forward, from_weights, to_weights
 from trainer.network_types import Activation, NetworkSpec, Sparseness
 from trainer.objective import forward_function
+from trainer.penalties import sparseness_penalty
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.state import create_state
