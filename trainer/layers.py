@@ -131,7 +131,8 @@ class Corruption:
     normalize: bool
     """Scale every sample to length 1."""
     p: float
-    """Denoising: chance of a stored feature to be hidden; the others are scaled by 1 / (1 - p)."""
+    """Chance of a stored feature to be hidden, the layer's own or the network's denoising; the others are scaled by
+    1 / (1 - p)."""
     rng: jax.Array | None
     """`None`: no denoising."""
     deal: Deal = IN_ORDER

@@ -255,10 +255,10 @@ class Network(nnx.Module):
 def corruption_of(spec: NetworkSpec, layer: LayerSpec, shards: int, rng: jax.Array | None) -> Corruption:
     """What happens to the values of a sparse Input layer; `rng` of the step in training."""
     deal = deal_of(layer, shards)
-    denoising = spec.denoising if layer.sparse and layer.denoised else 0.0
-    if rng is None or denoising == 0:
+    p = layer.dropout or (spec.denoising if layer.denoised else 0.0)
+    if rng is None or p == 0 or not layer.sparse:
         return Corruption(layer.normalize, 0.0, None, deal)
-    return Corruption(layer.normalize, denoising, _layer_rng(spec, layer, rng), deal)
+    return Corruption(layer.normalize, p, _layer_rng(spec, layer, rng), deal)
 
 
 def fused_outputs(spec: NetworkSpec) -> list[LayerSpec]:

@@ -11,7 +11,9 @@ Extensions to the language, all absent by default and refused under `strict_dsst
 
 - network: `Optimizer` {Name, LearningRate, WeightDecay, Momentum, Momentum2, Clip, Warmup, Schedule
   ("Constant" or "Cosine"), Steps}; `Precision` ("float32" or "bfloat16", the type products are computed in);
-- Input layers: `Normalize` scales every sample to length 1;
+- Input layers: `Normalize` scales every sample to length 1; of a sparse one, whose `pDropout` DSSTNE ignores, it is
+  the chance of a stored feature to be hidden in training, in place of `Denoising`; the others are scaled alike, by
+  1 / (1 - p);
 - Hidden layers: `LayerNormalization` brings every sample's sums to mean 0 and variance 1 before the activation;
 - Hidden layers: `Type` "Gaussian", a layer without weights over two others of its size, the mean and the logarithm of
   the variance of a normal distribution: it draws from it in training and is the mean in prediction (Kingma and Welling
@@ -149,7 +151,7 @@ def read_network(path: Path, *, strict_dsstne: bool = False) -> NetworkSpec:
                 "sparse Input as a source or layer that reads it, and no Clip"
             )
     if strict_dsstne:
-        _refuse_extensions(members)
+        _refuse_extensions(members, network)
     return network
 
 
@@ -306,14 +308,17 @@ def _read_maxout(node: Node | None) -> int:
     return 2 if node is None else int(_parameters(node, ["k"], "MaxOut").number("k", 2, low=0, high=_MOST))
 
 
-def _refuse_extensions(members: Members) -> None:
+def _refuse_extensions(members: Members, network: NetworkSpec) -> None:
     """Refuse what DSSTNE could not read in a network that could be read here."""
     nodes = [members.get(key) for key in NETWORK_EXTENSIONS]
     error = members.get("ErrorFunction")
     if error is not None and error.text().lower() == MULTINOMIAL.lower():
         nodes.append(error)
-    for layer in members.nodes["Layers"].items():
-        nodes += _extensions_of(layer.members(LAYER_KEYS, LAYER_SYNONYMS))
+    for layer, node in zip(network.layers, members.nodes["Layers"].items(), strict=True):
+        own = node.members(LAYER_KEYS, LAYER_SYNONYMS)
+        nodes += _extensions_of(own)
+        if layer.kind is LayerKind.INPUT and layer.sparse and layer.dropout > 0:
+            nodes.append(own.get("pDropout"))
     for node in nodes:
         if node is not None:
             raise node.fail("an extension, which DSSTNE does not know")

@@ -248,6 +248,7 @@ class LayerSpec:
     dataset: str = ""
     weight_init: WeightInit = WeightInit()
     dropout: float = 0.0
+    """Extension: of a sparse Input layer, in place of the network's denoising."""
     sparseness: Sparseness = Sparseness()
     relu_slope: float = 1.0
     elu_alpha: float = 1.0
@@ -280,8 +281,7 @@ class LayerSpec:
     analog: bool = False
     """An Input layer trained on values, not on indicators; learnt from its dataset."""
     denoised: bool = True
-    """An Input layer whose stored features the network's denoising hides, if it is sparse. DSSTNE takes sparseness from
-    the dataset, this from the network's author."""
+    """An Input layer whose stored features the network's denoising hides, if sparse; not the dataset, the JSON says."""
     ignore_zero: bool = False
     """An Output layer whose units cost nothing where no target is stored; learnt from its dataset."""
     parts: int = 0
