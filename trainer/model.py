@@ -23,6 +23,7 @@ from trainer.layers import (
     LayerNorm,
     Layout,
     Linear,
+    keep_diagonal,
     layout_of,
     limit_deltas,
     matmul,
@@ -224,6 +225,8 @@ class Network(nnx.Module):
         kernel = self._part(user.owner, owner).kernel[...]
         if users > 1:
             kernel = scale_gradient(kernel, 1.0 / users)
+        if owner.has_zero_diagonal:
+            kernel = keep_diagonal(kernel)
         if user.owner == number or user.target.type is LayerType.CONVOLUTIONAL:
             return kernel
         stored, wanted = layout_of(owner, self.shards), layout_of(user, self.shards)
@@ -323,6 +326,8 @@ def from_weights(spec: NetworkSpec, weights: Weights, *, shards: int) -> tuple[d
         part = {"bias": bias if layout is None else _padded_bias(bias, layout)}
         if kernel is not None:
             part["kernel"] = kernel if layout is None else _padded_kernel(kernel, layout)
+            if connection.has_zero_diagonal:
+                np.fill_diagonal(part["kernel"], 0.0)
         params.setdefault(group_of(connection, shards), {})[str(number)] = part
     statistics: dict[str, Any] = {}
     for group, norms in (("batch_norms", weights.batch_norms), ("layer_norms", weights.layer_norms)):

@@ -22,6 +22,8 @@ Extensions to the language, all absent by default and refused under `strict_dsst
 - Output layers: `ErrorFunction`, a name or {Name, Weight} (`Function` is a synonym of `Name`), that layer's own;
   `Bias` of `WeightInit` may be "LogOdds", which starts every unit at the log-odds of its feature's share of the
   training samples;
+- Output layers: `ZeroDiagonal`, on one that has an Input of as many units among its sources: the matrix between them
+  keeps a diagonal of zeros, so that no feature predicts itself (as in EASE, Steck 2019);
 - `Activation` may be "GELU" or "SiLU";
 - `ErrorFunction` may be "Multinomial", the cross-entropy of an Output that is a SoftMax, which becomes the default
   of its `Activation`.

@@ -82,6 +82,7 @@ _LAYER_FIELDS = (
     Field("analog", "analog", bool, extra=True), Field("ignoreZero", "ignore_zero", bool, extra=True),
     Field("divergenceWeight", "divergence.weight", extra=True),
     Field("divergenceAnneal", "divergence.anneal", int, extra=True),
+    Field("zeroDiagonal", "zero_diagonal", bool, extra=True),
     Field("samplingBy", "sampling.by", Negatives, extra=True), Field("samplingCount", "sampling.count", extra=True),
 )  # fmt: skip
 

@@ -66,6 +66,8 @@ def checked(spec: NetworkSpec, file: str | None = None) -> NetworkSpec:
         for entry in layer.shared:
             _check_shared(layer, entry, known, place)
         _check_loss(spec, layer, place)
+        if layer.zero_diagonal:
+            _check_diagonal(layer, [known[name] for name in layer.sources], place)
     return spec
 
 
@@ -190,6 +192,17 @@ def _check_loss(spec: NetworkSpec, layer: LayerSpec, place: _Place) -> None:
     problem = why_not_output(spec.loss_of(layer), activation)
     if problem is not None:
         raise place.fail(problem)
+
+
+def _check_diagonal(layer: LayerSpec, sources: Sequence[LayerSpec], place: _Place) -> None:
+    if layer.type is not LayerType.FULLY_CONNECTED:
+        raise place.fail("only a FullyConnected layer has a diagonal", "ZeroDiagonal")
+    inputs = [one for one in sources if one.kind is LayerKind.INPUT]
+    fitting = [one.name for one in inputs if AUTO in (one.shape, layer.shape) or one.width == layer.width]
+    if not fitting:
+        raise place.fail("an Input with as many units is wanted among the sources", "ZeroDiagonal")
+    if any(entry.input in fitting for entry in layer.shared):
+        raise place.fail(f"the weights from {' and '.join(fitting)} must be the layer's own", "ZeroDiagonal")
 
 
 def _in_words(sides: Sequence[int]) -> str:

@@ -276,6 +276,8 @@ class LayerSpec:
     """Extension: an Output layer's own error function; `None`: the network's."""
     loss_weight: float = 1.0
     """Extension: factor of an Output layer's loss."""
+    zero_diagonal: bool = False
+    """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
     sampling: Sampling = Sampling()
     """Extension: of an Output layer."""
     analog: bool = False
@@ -311,6 +313,12 @@ class ConnectionSpec:
     owner: int
     """Position of the connection whose matrix is used; its own unless it is shared."""
     transposed: bool = False
+
+    @property
+    def has_zero_diagonal(self) -> bool:
+        """Whether its matrix, which is its own then, keeps a diagonal of zeros."""
+        source = self.source
+        return self.target.zero_diagonal and source.kind is LayerKind.INPUT and source.width == self.target.width
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,7 @@ def test_dsstnes_own_sample_is_read_strictly() -> None:
         ([IN, OUT], {"Precision": "float32"}, "$.Precision"),
         ([IN, OUT], {"ErrorFunction": "multinomial"}, "$.ErrorFunction"),
         ([{**IN, "Normalize": False}, OUT], {}, "$.Layers[0].Normalize"),
+        ([IN, {**OUT, "ZeroDiagonal": True}], {}, "$.Layers[1].ZeroDiagonal"),
         ([{**IN, "Sparse": True, "pDropout": 0.5}, OUT], {}, "$.Layers[0].pDropout"),
         ([IN, {"LayerNormalization": True}, OUT], {}, "$.Layers[1].LayerNormalization"),
         ([IN, {"activation": "gelu"}, OUT], {}, "$.Layers[1].activation"),
