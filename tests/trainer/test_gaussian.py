@@ -81,7 +81,7 @@ def noise_of_first_step() -> np.ndarray:
     return noise_of(said((1, 1), jax.random.fold_in(state.rng, 0)))
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (1, 8), (2, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 8), (2, 4)], ids=str)
 def test_what_is_drawn_is_the_same_on_every_mesh(shape: tuple[int, int]) -> None:
     rng = jax.random.key(3)
     np.testing.assert_allclose(noise_of(said(shape, rng)), noise_of(said((1, 1), rng)), atol=2e-5)
@@ -141,7 +141,7 @@ def test_gradients_of_loss_and_divergence_are_the_finite_differences() -> None:
             np.testing.assert_allclose(old.bias[place] - new.bias[place], slope, rtol=1e-3, atol=5e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 8), (2, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4)], ids=str)
 def test_a_step_by_blocks_is_the_plain_step(shape: tuple[int, int]) -> None:
     for here, there in zip(stepped(shape, blocks=True).connections, stepped((1, 1)).connections, strict=True):
         np.testing.assert_allclose(here.kernel, there.kernel, rtol=1e-4, atol=2e-5)
