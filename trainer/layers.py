@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from trainer.deal import IN_ORDER, Deal, deal_of, is_wide
 from trainer.network_types import ConnectionSpec, WeightInit, WeightScheme
-from trainer.shapes import filter_shape
+from trainer.shapes import filter_shape, has_zero_diagonal
 from trainer.sharding import batch_specs, over_parts
 from trainer.sparse import SparseBatch
 
@@ -59,7 +59,7 @@ class Linear(nnx.Module):
         if own:
             fans = (connection.source.width, connection.target.width)
             kernel = _dealt_kernel(init, rng, layout.rows, columns=layout.columns.units, fans=fans)
-            kernel = without_diagonal(kernel) if connection.has_zero_diagonal else kernel
+            kernel = without_diagonal(kernel) if has_zero_diagonal(connection) else kernel
             missing = layout.columns.stored - layout.columns.units
             self.kernel = nnx.Param(jnp.pad(kernel, ((0, 0), (0, missing))))
         self.bias = nnx.Param(_initial_bias(init, layout.rows if layout.by_output else layout.columns))

@@ -38,7 +38,7 @@ from trainer.network_types import (
     PoolingFunction,
 )
 from trainer.penalties import divergence_penalty, layer_penalty
-from trainer.shapes import topological
+from trainer.shapes import has_zero_diagonal, topological
 from trainer.sparse import SampledBatch, SparseBatch
 from trainer.spatial import convolve, pool
 from trainer.weights import Connection, Normalization, Weights
@@ -225,7 +225,7 @@ class Network(nnx.Module):
         kernel = self._part(user.owner, owner).kernel[...]
         if users > 1:
             kernel = scale_gradient(kernel, 1.0 / users)
-        if owner.has_zero_diagonal:
+        if has_zero_diagonal(owner):
             kernel = keep_diagonal(kernel)
         if user.owner == number or user.target.type is LayerType.CONVOLUTIONAL:
             return kernel
@@ -326,7 +326,7 @@ def from_weights(spec: NetworkSpec, weights: Weights, *, shards: int) -> tuple[d
         part = {"bias": bias if layout is None else _padded_bias(bias, layout)}
         if kernel is not None:
             part["kernel"] = kernel if layout is None else _padded_kernel(kernel, layout)
-            if connection.has_zero_diagonal:
+            if has_zero_diagonal(connection):
                 np.fill_diagonal(part["kernel"], 0.0)
         params.setdefault(group_of(connection, shards), {})[str(number)] = part
     statistics: dict[str, Any] = {}

@@ -19,7 +19,9 @@ Extensions to the language, all absent by default and refused under `strict_dsst
   the variance of a normal distribution: it draws from it in training and is the mean in prediction (Kingma and Welling
   2014). `KL` {Weight, Anneal} weighs the divergence from the standard normal, which is minimised beside the losses, the
   weight rising linearly over the first `Anneal` updates;
-- Output layers: `ErrorFunction`, a name or {Name, Weight} (`Function` is a synonym of `Name`), that layer's own;
+- Output layers: `ErrorFunction`, a name or {Name, Weight, NegativeWeight} (`Function` is a synonym of `Name`), that
+  layer's own; NegativeWeight multiplies loss and gradient of units without a stored target (Hu et al. 2008), while
+  `DeltaBoost`, which acts on the gradient too, changes no loss;
   `Bias` of `WeightInit` may be "LogOdds", which starts every unit at the log-odds of its feature's share of the
   training samples;
 - Output layers: `ZeroDiagonal`, on one that has an Input of as many units among its sources: the matrix between them

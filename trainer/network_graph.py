@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from trainer.errors import NetworkError
-from trainer.network_names import SPEAKER, why_not_output
+from trainer.network_names import SPEAKER, takes_logits, why_not_output
 from trainer.network_types import (
     AUTO,
     Activation,
@@ -192,6 +192,9 @@ def _check_loss(spec: NetworkSpec, layer: LayerSpec, place: _Place) -> None:
     problem = why_not_output(spec.loss_of(layer), activation)
     if problem is not None:
         raise place.fail(problem)
+    by_unit = activation is not Activation.SOFT_MAX or not takes_logits(spec.loss_of(layer), activation)
+    if layer.negative_weight != 1 and not by_unit:
+        raise place.fail("a SoftMax has no loss of single units that NegativeWeight could multiply", "ErrorFunction")
 
 
 def _check_diagonal(layer: LayerSpec, sources: Sequence[LayerSpec], place: _Place) -> None:

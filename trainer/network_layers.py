@@ -125,6 +125,7 @@ def read_layer(heading: Heading, around: Surroundings) -> LayerSpec:
         delta_norm=members.number("DeltaNorm", 0.0, low=0.0),
         loss=own.error,
         loss_weight=own.weight,
+        negative_weight=own.negative_weight,
         zero_diagonal=members.flag("ZeroDiagonal", False),
         sampling=read_sampling(members.get("Sampling"), error, activation),
         relu_slope=_read_slope("RELUSlope", members, around.network, default=1.0),

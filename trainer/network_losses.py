@@ -16,18 +16,20 @@ class Loss:
     error: ErrorFunction | None = None
     multinomial: bool = False
     weight: float = 1.0
+    negative_weight: float = 1.0
 
 
 def read_loss(node: Node | None) -> Loss:
-    """An error function: its name, or {Name, Weight}."""
+    """An error function: its name, or {Name, Weight, NegativeWeight}."""
     if node is None:
         return Loss()
     if not isinstance(node.value, dict):
-        return _named_loss(node, 1.0)
-    members = node.members(["Name", "Weight"], {"Function": "Name"})
-    weight = members.number("Weight", 1.0, low=0.0)
+        return _named_loss(node)
+    members = node.members(["Name", "Weight", "NegativeWeight"], {"Function": "Name"})
     name = members.get("Name")
-    return Loss(weight=weight) if name is None else _named_loss(name, weight)
+    loss = Loss() if name is None else _named_loss(name)
+    weights = (members.number(key, 1.0, low=0.0) for key in ("Weight", "NegativeWeight"))
+    return Loss(loss.error, loss.multinomial, *weights)
 
 
 def read_sparseness(node: Node | None, owner: str = "SparsenessPenalty parameter") -> Sparseness:
@@ -51,8 +53,8 @@ def read_divergence(node: Node | None, *, is_gaussian: bool) -> Divergence:
     )
 
 
-def _named_loss(node: Node, weight: float) -> Loss:
+def _named_loss(node: Node) -> Loss:
     error = node.choice(
         {**ERROR_FUNCTIONS, MULTINOMIAL: ErrorFunction.CROSS_ENTROPY}, f"{SPEAKER}Invalid error function: {{value}}"
     )
-    return Loss(error, node.text().lower() == MULTINOMIAL.lower(), weight)
+    return Loss(error, node.text().lower() == MULTINOMIAL.lower())

@@ -209,11 +209,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Extension: what the divergence of a Gaussian layer from the standard normal costs."""
+    """Extension: what straying from the standard normal costs a Gaussian layer, fully so after `anneal` updates."""
 
     weight: float = 1.0
     anneal: int = 0
-    """Updates in which it rises linearly from 0 to `weight`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +275,8 @@ class LayerSpec:
     """Extension: an Output layer's own error function; `None`: the network's."""
     loss_weight: float = 1.0
     """Extension: factor of an Output layer's loss."""
+    negative_weight: float = 1.0
+    """Extension: factor of loss and gradient of its units without a stored target."""
     zero_diagonal: bool = False
     """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
     sampling: Sampling = Sampling()
@@ -313,12 +314,6 @@ class ConnectionSpec:
     owner: int
     """Position of the connection whose matrix is used; its own unless it is shared."""
     transposed: bool = False
-
-    @property
-    def has_zero_diagonal(self) -> bool:
-        """Whether its matrix, which is its own then, keeps a diagonal of zeros."""
-        source = self.source
-        return self.target.zero_diagonal and source.kind is LayerKind.INPUT and source.width == self.target.width
 
 
 @dataclass(frozen=True, slots=True)

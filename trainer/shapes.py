@@ -8,7 +8,7 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 
-from trainer.network_types import Kernel, LayerSpec, LayerType, PoolingFunction
+from trainer.network_types import ConnectionSpec, Kernel, LayerKind, LayerSpec, LayerType, PoolingFunction
 
 _WINDOWED = {PoolingFunction.MAX, PoolingFunction.AVERAGE}
 _PAIRED = {PoolingFunction.DOT_PRODUCT, PoolingFunction.COSINE}
@@ -93,6 +93,12 @@ def weight_shape(source: LayerSpec, target: LayerSpec) -> tuple[int, ...]:
 def bias_size(layer: LayerSpec) -> int:
     """Biases of one connection into `layer`, or scales of its normalisation: one a unit, or one a filter."""
     return layer.sides[-1] if layer.type is LayerType.CONVOLUTIONAL else layer.width
+
+
+def has_zero_diagonal(connection: ConnectionSpec) -> bool:
+    """Whether the matrix of a connection, which is its own then, keeps a diagonal of zeros."""
+    source, target = connection.source, connection.target
+    return target.zero_diagonal and source.kind is LayerKind.INPUT and source.width == target.width
 
 
 def topological(layers: Iterable[LayerSpec]) -> tuple[LayerSpec, ...]:

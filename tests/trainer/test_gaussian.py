@@ -141,9 +141,8 @@ def test_gradients_of_loss_and_divergence_are_the_finite_differences() -> None:
             np.testing.assert_allclose(old.bias[place] - new.bias[place], slope, rtol=1e-3, atol=5e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 4)], ids=str)
-def test_a_step_by_blocks_is_the_plain_step(shape: tuple[int, int]) -> None:
-    for here, there in zip(stepped(shape, blocks=True).connections, stepped((1, 1)).connections, strict=True):
+def test_a_step_by_blocks_is_the_plain_step() -> None:
+    for here, there in zip(stepped((2, 4), blocks=True).connections, stepped((2, 4)).connections, strict=True):
         np.testing.assert_allclose(here.kernel, there.kernel, rtol=1e-4, atol=2e-5)
         np.testing.assert_allclose(here.bias, there.bias, rtol=1e-4, atol=2e-5)
 

@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 from trainer_networks import Run, chain, dense, mesh_of, random_rows, with_layer
 
+from trainer.attach import attached
 from trainer.deal import with_deals
+from trainer.dense import DenseDataset
+from trainer.errors import NetworkError
 from trainer.network_file import read_network_file, write_network
-from trainer.network_types import Activation, ErrorFunction, NetworkSpec, OptimizerName, OptimizerSpec, SharedWeights
+from trainer.network_types import (
+    Activation,
+    ErrorFunction,
+    LayerKind,
+    NetworkSpec,
+    OptimizerName,
+    OptimizerSpec,
+    SharedWeights,
+)
 from trainer.settings import TrainSettings
 from trainer.state import abstract_arguments, create_state, jitted_step, weights_of
 from trainer.weights import Connection, Weights
@@ -61,15 +72,23 @@ def test_a_step_is_that_of_ridge_regression_without_the_diagonal() -> None:
     np.testing.assert_allclose(run.connections[0].kernel, start - RATE * gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_a_file_keeps_the_diagonal_at_zero(tmp_path: Path) -> None:
-    spec = linear()
+def test_a_file_keeps_the_diagonal_at_zero_and_what_negatives_weigh(tmp_path: Path) -> None:
+    spec = with_layer(linear(), 1, negative_weight=0.25)
     write_network(tmp_path / "gl.nc", spec, filled())
     read, weights = read_network_file(tmp_path / "gl.nc")
-    assert read.output.zero_diagonal
+    assert read.output == spec.output
     state = create_state(read, TrainSettings(), mesh_of((1, 8)), weights=weights)
     kernel = weights_of(state, read).connections[0].kernel
     assert kernel is not None
     assert not np.diag(kernel).any()
+
+
+def test_negatives_of_dense_targets_are_refused() -> None:
+    spec = with_layer(linear(), 1, negative_weight=0.25)
+    found = {"gl_output": DenseDataset("gl_output", (ITEMS,), np.zeros((2, ITEMS), np.float32))}
+    with pytest.raises(NetworkError, match="only sparse targets have negatives") as caught:
+        attached(spec, found, Path("data.nc"), kind=LayerKind.OUTPUT)
+    assert str(caught.value).startswith("$.Layers[1].ErrorFunction: ")
 
 
 def tied() -> NetworkSpec:
