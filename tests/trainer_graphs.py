@@ -12,6 +12,7 @@ from trainer.dense import DenseBatch
 from trainer.model import Batches
 from trainer.network_types import (
     Activation,
+    Divergence,
     ErrorFunction,
     Kernel,
     LayerKind,
@@ -207,7 +208,10 @@ def noisy() -> NetworkSpec:
             dropout=0.3,
             **limits,
         ),
-        hidden("After", 5, "First Elu", **limits),
+        hidden("Mean", 5, "Code", activation=Activation.LINEAR),
+        hidden("LogVariance", 5, "Code", activation=Activation.LINEAR),
+        pooling("Latent", PoolingFunction.GAUSSIAN, (5,), "Mean LogVariance", divergence=Divergence(0.2, 4)),
+        hidden("After", 5, "First Elu", skips=("Latent",), **limits),
         output("Output", 21, "After Code", shared=(SharedWeights("Code", "Words", "Code", transposed=True),), **limits),
         denoising=0.4,
         sparseness=Sparseness(0.2, 0.5),

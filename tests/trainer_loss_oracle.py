@@ -16,6 +16,7 @@ Matrix = npt.NDArray[np.float64]
 SLOPE, ALPHA, LAMBDA = 0.1, 1.5, 1.2
 ONE_TARGET, ZERO_TARGET, ONE_SCALE, ZERO_SCALE = 0.8, 0.1, 1.5, 0.5
 BOOST_ONE, BOOST_ZERO = 3.0, 0.7
+NEGATIVE = 0.6
 
 L1, L2, L2_HINGE, HINGE = ErrorFunction.L1, ErrorFunction.L2, ErrorFunction.L2_HINGE, ErrorFunction.HINGE
 CE, SMCE = ErrorFunction.CROSS_ENTROPY, ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY
@@ -35,7 +36,7 @@ class Case:
     activation: Activation
     kind: str
     weighted: bool = False
-    """Deltas are boosted then, too."""
+    """Deltas are boosted then, too, and negatives count for less where they cost something of their own."""
     ignoring: bool = False
     indexed: bool = False
 
@@ -43,6 +44,12 @@ class Case:
     def sparse(self) -> bool:
         """Whether only some units are stored."""
         return self.kind != "dense"
+
+    @property
+    def negative(self) -> float:
+        """Factor of units that are not stored."""
+        by_unit = self.activation is not SOFT_MAX or self.loss not in CROSS_ENTROPIES
+        return NEGATIVE if self.weighted and self.sparse and by_unit else 1.0
 
     @property
     def is_gradient(self) -> bool:
@@ -137,7 +144,7 @@ FUNCTIONS: dict[Activation, Function] = {
 def losses_of(case: Case, sums: Matrix, targets: Targets) -> Matrix:
     """Loss of each sample, [..., samples], of sums [..., samples, units]."""
     units = _units_of(case, FUNCTIONS[case.activation].output(sums), targets)[0]
-    return targets.weights * np.where(_counted(case, targets), units, 0.0).sum(axis=-1)
+    return targets.weights * (_counted(case, targets) * units).sum(axis=-1)
 
 
 def gradient_of(case: Case, sums: Matrix, targets: Targets) -> Matrix:
@@ -149,7 +156,7 @@ def gradient_of(case: Case, sums: Matrix, targets: Targets) -> Matrix:
 def deltas_of(case: Case, sums: Matrix, targets: Targets) -> Matrix:
     """By the sums for cross-entropies, else by the outputs, [samples, units]."""
     delta = _units_of(case, FUNCTIONS[case.activation].output(sums), targets)[1]
-    return np.where(_counted(case, targets), delta, 0.0) * boosts(case, targets) * targets.weights[:, None]
+    return _counted(case, targets) * delta * boosts(case, targets) * targets.weights[:, None]
 
 
 def differences_of(case: Case, sums: Matrix, targets: Targets) -> Matrix:
@@ -169,8 +176,8 @@ def boosts(case: Case, targets: Targets) -> Matrix:
     return np.where(targets.stored, one, zero)
 
 
-def _counted(case: Case, targets: Targets) -> npt.NDArray[np.bool_]:
-    return targets.stored | (not case.ignoring)
+def _counted(case: Case, targets: Targets) -> Matrix:
+    return np.where(targets.stored, 1.0, 0.0 if case.ignoring else case.negative)
 
 
 def _units_of(case: Case, a: Matrix, targets: Targets) -> tuple[Matrix, Matrix]:

@@ -28,10 +28,21 @@ _EPSILON = 1e-5
 
 
 class Oracle:
-    """A network by DSSTNE spec 5.1 to 5.9 and 5.13, without dropout and denoising, over real samples alone."""
+    """A network by DSSTNE spec 5.1 to 5.9 and 5.13, without dropout and denoising, over real samples alone; `noise`
+    [samples, units] is what Gaussian layers draw in training, by name.
+    """
 
-    def __init__(self, spec: NetworkSpec, weights: Weights, given: Mapping[str, Given], *, training: bool) -> None:
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        weights: Weights,
+        given: Mapping[str, Given],
+        *,
+        training: bool,
+        noise: Mapping[str, Array] | None = None,
+    ) -> None:
         self._spec, self._weights, self._given, self._training = spec, weights, given, training
+        self._noise = noise or {}
         self.sums: dict[str, Array] = {}
         self.outputs: dict[str, Array] = {}
         self.statistics: dict[str, Statistics] = {}
@@ -58,7 +69,15 @@ class Oracle:
         for layer in sparse:
             m = self.outputs[layer.name].mean(axis=0)
             penalty += beta * (p * np.log(p / m) + (1.0 - p) * np.log((1.0 - p) / (1.0 - m))).sum()
-        return float(self.losses().mean() + penalty)
+        return float(self.losses().mean() + penalty + sum(map(self._divergence, self._spec.layers)))
+
+    def _divergence(self, layer: LayerSpec) -> float:
+        """Of a Gaussian layer from the standard normal, annealed to the end."""
+        if layer.pooling is not PoolingFunction.GAUSSIAN:
+            return 0.0
+        mean, log_variance = (self.outputs[name] for name in layer.sources)
+        variance = np.exp(log_variance)
+        return layer.divergence.weight * 0.5 * float((variance + mean**2 - 1.0 - log_variance).sum(axis=1).mean())
 
     def _read(self, layer: LayerSpec) -> Array:
         given = self._given[layer.name]
@@ -67,7 +86,10 @@ class Oracle:
 
     def _compute(self, layer: LayerSpec) -> Array:
         if layer.type is LayerType.POOLING:
-            pooled = _pooled(layer, [self.output(name) for name in layer.sources], self._spec)
+            sources = [self.output(name) for name in layer.sources]
+            pooled = _pooled(layer, sources, self._spec)
+            if layer.name in self._noise:
+                pooled = pooled + np.exp(0.5 * sources[1]) * self._noise[layer.name]
             self.sums[layer.name] = pooled
             return pooled
         z = np.zeros((SAMPLES, layer.width))
@@ -173,6 +195,8 @@ def _pooled(layer: LayerSpec, sources: list[Array], spec: NetworkSpec) -> Array:
         case PoolingFunction.COSINE:
             dots = [(first * x).sum(axis=1) / length for x, length in zip(others, lengths[1:], strict=True)]
             return np.stack(dots, axis=1) / lengths[0][:, None]
+        case PoolingFunction.GAUSSIAN:
+            return first
         case _:
             return _response(first, source, spec)
 

@@ -1,4 +1,4 @@
-"""From a layer's sums to its output, and what dropout makes of it in training (DSSTNE spec 5.3, 5.8). Layers of more
+"""From a layer's sums to its output, and what chance makes of it in training (DSSTNE spec 5.3, 5.8). Layers of more
 columns than units keep the columns beyond at zero.
 """
 
@@ -73,6 +73,11 @@ def dropout(layer: LayerSpec, output: jax.Array, kept: jax.Array) -> jax.Array:
         a = 1.0 / math.sqrt((1.0 - p) + floor**2 * p * (1.0 - p))
         return a * jnp.where(kept, output, floor) - a * p * floor
     return jnp.where(kept, output / (1.0 - p), 0.0)
+
+
+def drawn(mean: jax.Array, log_variance: jax.Array, rng: jax.Array) -> jax.Array:
+    """Draws from normal distributions, [batch, units] each, through which gradients pass (Kingma and Welling 2014)."""
+    return mean + jnp.exp(0.5 * log_variance) * jax.random.normal(rng, mean.shape)
 
 
 def _is_exponential(layer: LayerSpec) -> bool:

@@ -70,6 +70,8 @@ def _dataset(spec: NetworkSpec, layer: LayerSpec, where: str, found: Found, path
         problem = why_not_target(spec.loss_of(layer), sparse=sparse)
         if problem:
             raise NetworkError(f"layer {layer.name}: {problem}", "$.ErrorFunction")
+        if layer.negative_weight != 1 and not sparse:
+            raise NetworkError(f"layer {layer.name}: only sparse targets have negatives", f"{where}.ErrorFunction")
         if layer.sampling.by and not sparse:
             raise NetworkError(f"layer {layer.name}: only sparse targets can be sampled", f"{where}.Sampling")
     return dataset

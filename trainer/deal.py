@@ -124,7 +124,8 @@ def _is_clipped(spec: NetworkSpec) -> bool:
 
 def _can_be_dealt(spec: NetworkSpec, layer: LayerSpec, sparse: Collection[str]) -> bool:
     """Whether nothing asks for all its units, or for their order: matrices of its own lead to or from layers that are
-    not wide, and each unit's output is its own.
+    not wide, and each unit's output is its own. A matrix used twice, as in tied auto-encoders, or between two wide
+    layers, as in linear models, has its gradient only when all passes are done.
     """
     if not is_wide(layer) or layer.skips or layer.batch_normalization or layer.layer_normalization:
         return False

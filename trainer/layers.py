@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from trainer.deal import IN_ORDER, Deal, deal_of, is_wide
 from trainer.network_types import ConnectionSpec, WeightInit, WeightScheme
-from trainer.shapes import filter_shape
+from trainer.shapes import filter_shape, has_zero_diagonal
 from trainer.sharding import batch_specs, over_parts
 from trainer.sparse import SparseBatch
 
@@ -59,6 +59,7 @@ class Linear(nnx.Module):
         if own:
             fans = (connection.source.width, connection.target.width)
             kernel = _dealt_kernel(init, rng, layout.rows, columns=layout.columns.units, fans=fans)
+            kernel = without_diagonal(kernel) if has_zero_diagonal(connection) else kernel
             missing = layout.columns.stored - layout.columns.units
             self.kernel = nnx.Param(jnp.pad(kernel, ((0, 0), (0, missing))))
         self.bias = nnx.Param(_initial_bias(init, layout.rows if layout.by_output else layout.columns))
@@ -131,7 +132,8 @@ class Corruption:
     normalize: bool
     """Scale every sample to length 1."""
     p: float
-    """Denoising: chance of a stored feature to be hidden; the others are scaled by 1 / (1 - p)."""
+    """Chance of a stored feature to be hidden, the layer's own or the network's denoising; the others are scaled by
+    1 / (1 - p)."""
     rng: jax.Array | None
     """`None`: no denoising."""
     deal: Deal = IN_ORDER
@@ -246,6 +248,23 @@ def limit_weights(kernel: jax.Array, *, length: float, by_output: bool) -> jax.A
     axes = tuple(range(1, kernel.ndim)) if by_output else (0,)
     longest = jnp.sqrt(jnp.square(kernel).sum(axis=axes, keepdims=True))
     return jnp.where(longest > length, kernel * (length / jnp.maximum(longest, 1e-30)), kernel)
+
+
+def without_diagonal(matrix: jax.Array) -> jax.Array:
+    """A matrix of features in their order, those that lead to themselves at 0."""
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, matrix.shape, axis) for axis in (0, 1))
+    return jnp.where(row == column, 0.0, matrix)
+
+
+@jax.custom_vjp
+def keep_diagonal(matrix: jax.Array) -> jax.Array:
+    """A matrix of features in their order as it is; the gradient of its diagonal is 0, so that what begins with zeros
+    there keeps them without a copy of it.
+    """
+    return matrix
+
+
+keep_diagonal.defvjp(lambda matrix: (matrix, None), lambda _, gradient: (without_diagonal(gradient),))
 
 
 def matmul(values: jax.Array, kernel: jax.Array, *, transposed: bool, bfloat16: bool) -> jax.Array:

@@ -192,7 +192,7 @@ def _floored(minus_log: jax.Array) -> jax.Array:
     return jnp.minimum(minus_log, LARGEST_LOG)
 
 
-def scaled(terms: Terms, factor: jax.Array) -> Terms:
+def scaled(terms: Terms, factor: jax.Array | float) -> Terms:
     """Loss and delta, multiplied."""
     return Terms(factor * terms.loss, factor * terms.delta)
 

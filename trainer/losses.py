@@ -5,6 +5,7 @@ first runs over all units, the second corrects it at stored entries: sparse targ
 Every function here sees one shard of the units and the part of the batch that belongs to it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +37,8 @@ class LossSpec:
     activation: Activation
     marginal: MarginalScale
     boost: DeltaBoost
+    negative_weight: float = 1.0
+    """Factor of loss and delta of units that sparse targets do not store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Shard:
 def loss_spec(spec: NetworkSpec, layer: LayerSpec) -> LossSpec:
     """What an Output layer is trained for; a Pooling one counts as Linear."""
     activation = Activation.LINEAR if layer.type is LayerType.POOLING else layer.activation
-    return LossSpec(spec.loss_of(layer), activation, spec.marginal, spec.delta_boost)
+    return LossSpec(spec.loss_of(layer), activation, spec.marginal, spec.delta_boost, layer.negative_weight)
 
 
 def sample_losses(
@@ -164,7 +167,7 @@ def unit_losses(
         terms = rule.dense(values, Target(target, target, known.mass))
         return Terms(shard.kept(terms.loss).sum(axis=1), shard.kept(terms.delta))
     boost = _boost_of(spec, analog=targets.values is not None)
-    zero = nothing if ignore_zero else rule.zero
+    zero = nothing if ignore_zero else _zero_of(spec, rule)
     batch, units = values.shape
     column = shard.column(targets.indices, units)
     owned = column < units
@@ -213,7 +216,7 @@ def sampled_losses(
         others = others + jnp.log(times) - log_total
     known = known_of(spec, targets.entries, log_total, shard=shard)
     none = jnp.zeros((1, 1), jnp.float32)
-    zero = (nothing if ignore_zero else rule.zero)(others, Target(none, none, known.mass))
+    zero = (nothing if ignore_zero else _zero_of(spec, rule))(others, Target(none, none, known.mass))
     zero = zero if rule.softmax else scaled(zero, times)
     own = rule.stored(stored, _stored_target(entries, known, owned, softmax=rule.softmax))
     own = Terms(jnp.where(owned, own.loss, 0.0), jnp.where(owned, boost.one * own.delta, 0.0))
@@ -274,6 +277,13 @@ def is_multinomial(spec: LossSpec) -> bool:
 
 def _sum_over(values: jax.Array, axis: str | None) -> jax.Array:
     return values if axis is None else jax.lax.psum(values, axis)
+
+
+def _zero_of(spec: LossSpec, rule: Rule) -> Callable[[jax.Array, Target], Terms]:
+    """What a unit costs that is not stored."""
+    if spec.negative_weight == 1:
+        return rule.zero
+    return lambda values, target: scaled(rule.zero(values, target), spec.negative_weight)
 
 
 def _rule_of(spec: LossSpec) -> Rule:

@@ -1,5 +1,5 @@
 """From `NetworkSpec` to one flax module that computes every layer of a batch, and between its parameters and the plain
-matrices of a network file. Denoising, dropout and the sparseness penalty live here; no loss does.
+matrices of a network file. Denoising, dropout and penalties are applied here; no loss is known.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from trainer.activations import activate, dropout
+from trainer.activations import activate, drawn, dropout
 from trainer.deal import Deal, deal_of, is_wide
 from trainer.dense import DenseBatch
 from trainer.hosts import gathered
@@ -23,6 +23,7 @@ from trainer.layers import (
     LayerNorm,
     Layout,
     Linear,
+    keep_diagonal,
     layout_of,
     limit_deltas,
     matmul,
@@ -34,9 +35,10 @@ from trainer.network_types import (
     LayerSpec,
     LayerType,
     NetworkSpec,
-    Sparseness,
+    PoolingFunction,
 )
-from trainer.shapes import topological
+from trainer.penalties import divergence_penalty, layer_penalty
+from trainer.shapes import has_zero_diagonal, topological
 from trainer.sparse import SampledBatch, SparseBatch
 from trainer.spatial import convolve, pool
 from trainer.weights import Connection, Normalization, Weights
@@ -59,7 +61,7 @@ class Forward(NamedTuple):
     outputs: dict[str, jax.Array]
     """By layer, after activation and dropout."""
     penalty: jax.Array
-    """Sparseness penalty, to be added to the mean loss; 0 outside training."""
+    """Of sparseness and of Gaussian layers, to be added to the mean loss; 0 outside training."""
 
 
 class Training(NamedTuple):
@@ -72,6 +74,8 @@ class Training(NamedTuple):
     """How many those are."""
     probes: Mapping[int, jax.Array]
     """By connection, added to its product."""
+    step: jax.Array | None
+    """Updates before this one, for what depends on them."""
 
 
 class Network(nnx.Module):
@@ -98,16 +102,22 @@ class Network(nnx.Module):
                 self.layer_norms[str(position)] = LayerNorm(layer.width)
 
     def __call__(
-        self, batches: Batches, *, rng: jax.Array | None = None, probes: Mapping[int, jax.Array] | None = None
+        self,
+        batches: Batches,
+        *,
+        rng: jax.Array | None = None,
+        probes: Mapping[int, jax.Array] | None = None,
+        step: jax.Array | None = None,
     ) -> Forward:
-        """Every layer of a batch; with `rng` as in training: denoised, with dropout, with the penalty. With `probes`
-        all but the layers that are updated block by block: their sources are there, and what input matrices contribute
-        is taken for given, with `probes` [batch, units] by connection added, whose gradient is theirs.
+        """Every layer of a batch; with `rng` as in training: denoised, with dropout, Gaussian layers drawn, with the
+        penalties of update `step`. With `probes` all but the layers that are updated block by block: their sources are
+        there, and what input matrices contribute is taken for given, with `probes` [batch, units] by connection added,
+        whose gradient is theirs.
         """
         training = None
         if rng is not None:
             mask = next(iter(batches.values())).sample_mask
-            training = Training(rng, mask, jnp.maximum(mask.sum(), 1.0), probes or {})
+            training = Training(rng, mask, jnp.maximum(mask.sum(), 1.0), probes or {}, step)
         said = Forward({}, {}, jnp.zeros((), jnp.float32))
         for layer in topological(self.spec.layers):
             if layer.kind is LayerKind.INPUT:
@@ -150,24 +160,23 @@ class Network(nnx.Module):
                 # Losses that take sums see the dropped unit's ½, and pass nothing back through it.
                 sums = jnp.where(kept, sums, 0.0)
         if training is not None and layer.kind is LayerKind.HIDDEN:
-            penalty = penalty + _layer_penalty(self.spec, layer, output, training.mask)
+            penalty = penalty + layer_penalty(self.spec, layer, output, training.mask)
+        if training is not None and layer.pooling is PoolingFunction.GAUSSIAN:
+            mean, log_variance = self._pooled(layer, batches, said, training)
+            penalty = penalty + divergence_penalty(layer.divergence, mean, log_variance, training.mask, training.step)
         said.sums[layer.name], said.outputs[layer.name] = sums, output
         return said._replace(penalty=penalty)
 
     def _sums(self, layer: LayerSpec, batches: Batches, said: Forward, training: Training | None) -> jax.Array:
         columns = deal_of(layer, self.shards).stored
-
-        def output(name: str) -> jax.Array:
-            source = self.spec.layer(name)
-            if name in said.outputs:
-                return said.outputs[name]
-            return self._corruption(source, training).dense(_sparse(batches[name]), deal_of(source, self.shards).stored)
-
         parts: list[jax.Array] = []
-        if layer.type is LayerType.POOLING:
-            sources = [self.spec.layer(name) for name in layer.sources]
-            values = [output(source.name)[:, : source.width] for source in sources]
-            sides = [source.sides for source in sources]
+        if layer.pooling is PoolingFunction.GAUSSIAN:
+            mean, log_variance = self._pooled(layer, batches, said, training)
+            rng = None if training is None else self._rng(layer, training)
+            parts.append(mean if rng is None else drawn(mean, log_variance, rng))
+        elif layer.type is LayerType.POOLING:
+            values = self._pooled(layer, batches, said, training)
+            sides = [self.spec.layer(name).sides for name in layer.sources]
             parts.append(pool(layer.pooling, values, sides, layer.kernel, self.spec.response_normalization))
         for number, connection in enumerate(self.spec.connections):
             if connection.target.name == layer.name:
@@ -180,10 +189,22 @@ class Network(nnx.Module):
                     product = corruption.product(kernel, sparse, spread=is_wide(layer))
                     product = product if probe is None else product + probe
                 else:
-                    product = self._product(number, connection, output(connection.source.name))
+                    values = self._output(connection.source.name, batches, said, training)
+                    product = self._product(number, connection, values)
                 parts.append(product + self._bias(number, connection)[None, :])
-        parts += [_fitted(output(name), columns) for name in layer.skips]
+        parts += [_fitted(self._output(name, batches, said, training), columns) for name in layer.skips]
         return sum(parts[1:], start=parts[0])
+
+    def _output(self, name: str, batches: Batches, said: Forward, training: Training | None) -> jax.Array:
+        if name in said.outputs:
+            return said.outputs[name]
+        source = self.spec.layer(name)
+        return self._corruption(source, training).dense(_sparse(batches[name]), deal_of(source, self.shards).stored)
+
+    def _pooled(self, layer: LayerSpec, batches: Batches, said: Forward, training: Training | None) -> list[jax.Array]:
+        """What a layer without weights is made of, [batch, units] of each source."""
+        sources = [self.spec.layer(name) for name in layer.sources]
+        return [self._output(one.name, batches, said, training)[:, : one.width] for one in sources]
 
     def _product(self, number: int, connection: ConnectionSpec, values: jax.Array) -> jax.Array:
         kernel, layer, source = self._kernel(number), connection.target, connection.source
@@ -204,6 +225,8 @@ class Network(nnx.Module):
         kernel = self._part(user.owner, owner).kernel[...]
         if users > 1:
             kernel = scale_gradient(kernel, 1.0 / users)
+        if has_zero_diagonal(owner):
+            kernel = keep_diagonal(kernel)
         if user.owner == number or user.target.type is LayerType.CONVOLUTIONAL:
             return kernel
         stored, wanted = layout_of(owner, self.shards), layout_of(user, self.shards)
@@ -235,10 +258,10 @@ class Network(nnx.Module):
 def corruption_of(spec: NetworkSpec, layer: LayerSpec, shards: int, rng: jax.Array | None) -> Corruption:
     """What happens to the values of a sparse Input layer; `rng` of the step in training."""
     deal = deal_of(layer, shards)
-    denoising = spec.denoising if layer.sparse and layer.denoised else 0.0
-    if rng is None or denoising == 0:
+    p = layer.dropout or (spec.denoising if layer.denoised else 0.0)
+    if rng is None or p == 0 or not layer.sparse:
         return Corruption(layer.normalize, 0.0, None, deal)
-    return Corruption(layer.normalize, denoising, _layer_rng(spec, layer, rng), deal)
+    return Corruption(layer.normalize, p, _layer_rng(spec, layer, rng), deal)
 
 
 def fused_outputs(spec: NetworkSpec) -> list[LayerSpec]:
@@ -303,6 +326,8 @@ def from_weights(spec: NetworkSpec, weights: Weights, *, shards: int) -> tuple[d
         part = {"bias": bias if layout is None else _padded_bias(bias, layout)}
         if kernel is not None:
             part["kernel"] = kernel if layout is None else _padded_kernel(kernel, layout)
+            if has_zero_diagonal(connection):
+                np.fill_diagonal(part["kernel"], 0.0)
         params.setdefault(group_of(connection, shards), {})[str(number)] = part
     statistics: dict[str, Any] = {}
     for group, norms in (("batch_norms", weights.batch_norms), ("layer_norms", weights.layer_norms)):
@@ -357,29 +382,3 @@ def _fitted(values: jax.Array, columns: int) -> jax.Array:
     """Values of a layer of equal width, with the columns another one stores."""
     cut = values[:, :columns]
     return jnp.pad(cut, ((0, 0), (0, columns - cut.shape[1])))
-
-
-def _layer_penalty(spec: NetworkSpec, layer: LayerSpec, output: jax.Array, mask: jax.Array) -> jax.Array:
-    if spec.sparseness.beta <= 0 or not layer.sparse:
-        return jnp.zeros((), jnp.float32)
-    own, common = layer.sparseness, spec.sparseness
-    chosen = Sparseness(own.p if own.p > 0 else common.p, own.beta if own.beta > 0 else common.beta)
-    return sparseness_penalty(chosen, output, mask)
-
-
-def sparseness_penalty(sparseness: Sparseness, output: jax.Array, mask: jax.Array) -> jax.Array:
-    """beta · Σ_units KL(p ‖ m), m the mean activation over the real samples (DSSTNE spec 5.6).
-
-    m is clipped to [1e-6, 0.999999] where the formula needs it, and the gradient passes the clip,
-    as DSSTNE adds beta (-p/m + (1 - p)/(1 - m)) whatever m was.
-    """
-    p = sparseness.p
-    # [batch, units] -> [units]
-    mean = (output * mask[:, None]).sum(axis=0) / jnp.maximum(mask.sum(), 1.0)
-    mean = mean + jax.lax.stop_gradient(jnp.clip(mean, 1e-6, 0.999999) - mean)
-    divergence = -p * jnp.log(mean) - (1.0 - p) * jnp.log1p(-mean) - _entropy(p)
-    return sparseness.beta * divergence.sum()
-
-
-def _entropy(p: float) -> float:
-    return float(-sum(share * np.log(share) for share in (p, 1.0 - p) if share > 0))

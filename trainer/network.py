@@ -13,11 +13,21 @@ Extensions to the language, all absent by default and refused under `strict_dsst
   ("Constant" or "Cosine"), Steps}; `Precision` ("float32" or "bfloat16", the type products are computed in);
   `Training` {BatchSize, Epochs, EarlyStopping {Metric, Patience, Validation, MinEpochs, Refit}}, how it is trained
   where settings do not say;
-- Input layers: `Normalize` scales every sample to length 1;
+- Input layers: `Normalize` scales every sample to length 1; of a sparse one, whose `pDropout` DSSTNE ignores, it is
+  the chance of a stored feature to be hidden in training, in place of `Denoising`; the others are scaled alike, by
+  1 / (1 - p);
 - Hidden layers: `LayerNormalization` brings every sample's sums to mean 0 and variance 1 before the activation;
-- Output layers: `ErrorFunction`, a name or {Name, Weight} (`Function` is a synonym of `Name`), that layer's own;
+- Hidden layers: `Type` "Gaussian", a layer without weights over two others of its size, the mean and the logarithm of
+  the variance of a normal distribution: it draws from it in training and is the mean in prediction (Kingma and Welling
+  2014). `KL` {Weight, Anneal} weighs the divergence from the standard normal, which is minimised beside the losses, the
+  weight rising linearly over the first `Anneal` updates;
+- Output layers: `ErrorFunction`, a name or {Name, Weight, NegativeWeight} (`Function` is a synonym of `Name`), that
+  layer's own; NegativeWeight multiplies loss and gradient of units without a stored target (Hu et al. 2008), while
+  `DeltaBoost`, which acts on the gradient too, changes no loss;
   `Bias` of `WeightInit` may be "LogOdds", which starts every unit at the log-odds of its feature's share of the
   training samples;
+- Output layers: `ZeroDiagonal`, on one that has an Input of as many units among its sources: the matrix between them
+  keeps a diagonal of zeros, so that no feature predicts itself (as in EASE, Steck 2019);
 - `Activation` may be "GELU" or "SiLU";
 - `ErrorFunction` may be "Multinomial", the cross-entropy of an Output that is a SoftMax, which becomes the default
   of its `Activation`.
@@ -32,18 +42,12 @@ from trainer.deal import can_be_sampled
 from trainer.errors import NetworkError
 from trainer.jsontree import Members, Node, read_json
 from trainer.network_graph import checked, resolve_shapes
-from trainer.network_layers import (
-    Loss,
-    Surroundings,
-    read_chance,
-    read_headings,
-    read_layer,
-    read_loss,
-    read_sparseness,
-)
+from trainer.network_layers import Surroundings, read_chance, read_headings, read_layer
+from trainer.network_losses import Loss, read_loss, read_sparseness
 from trainer.network_names import (
     ACTIVATIONS,
     EXTENSION_ACTIVATIONS,
+    GAUSSIAN,
     LAYER_EXTENSIONS,
     LAYER_KEYS,
     LAYER_SYNONYMS,
@@ -161,7 +165,7 @@ def network_of(root: Node, *, strict_dsstne: bool = False) -> NetworkSpec:
                 "sparse Input as a source or layer that reads it, and no Clip"
             )
     if strict_dsstne:
-        _refuse_extensions(members)
+        _refuse_extensions(members, network)
     return network
 
 
@@ -318,14 +322,17 @@ def _read_maxout(node: Node | None) -> int:
     return 2 if node is None else int(_parameters(node, ["k"], "MaxOut").number("k", 2, low=0, high=_MOST))
 
 
-def _refuse_extensions(members: Members) -> None:
+def _refuse_extensions(members: Members, network: NetworkSpec) -> None:
     """Refuse what DSSTNE could not read in a network that could be read here."""
     nodes = [members.get(key) for key in NETWORK_EXTENSIONS]
     error = members.get("ErrorFunction")
     if error is not None and error.text().lower() == MULTINOMIAL.lower():
         nodes.append(error)
-    for layer in members.nodes["Layers"].items():
-        nodes += _extensions_of(layer.members(LAYER_KEYS, LAYER_SYNONYMS))
+    for layer, node in zip(network.layers, members.nodes["Layers"].items(), strict=True):
+        own = node.members(LAYER_KEYS, LAYER_SYNONYMS)
+        nodes += _extensions_of(own)
+        if layer.kind is LayerKind.INPUT and layer.sparse and layer.dropout > 0:
+            nodes.append(own.get("pDropout"))
     for node in nodes:
         if node is not None:
             raise node.fail("an extension, which DSSTNE does not know")
@@ -333,6 +340,8 @@ def _refuse_extensions(members: Members) -> None:
 
 def _extensions_of(members: Members) -> list[Node | None]:
     nodes = [members.get(key) for key in LAYER_EXTENSIONS]
+    if members.text("Type", "").lower() == GAUSSIAN.lower():
+        nodes.append(members.get("Type"))
     activation, begin = members.get("Activation"), members.get("WeightInit")
     if (
         activation is not None

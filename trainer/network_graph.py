@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from trainer.errors import NetworkError
-from trainer.network_names import SPEAKER, why_not_output
+from trainer.network_names import SPEAKER, takes_logits, why_not_output
 from trainer.network_types import (
     AUTO,
     Activation,
@@ -15,6 +15,7 @@ from trainer.network_types import (
     LayerSpec,
     LayerType,
     NetworkSpec,
+    PoolingFunction,
     SharedWeights,
 )
 from trainer.shapes import (
@@ -65,6 +66,8 @@ def checked(spec: NetworkSpec, file: str | None = None) -> NetworkSpec:
         for entry in layer.shared:
             _check_shared(layer, entry, known, place)
         _check_loss(spec, layer, place)
+        if layer.zero_diagonal:
+            _check_diagonal(layer, [known[name] for name in layer.sources], place)
     return spec
 
 
@@ -119,9 +122,17 @@ def _pooled(layer: LayerSpec, sources: Sequence[LayerSpec], place: _Place) -> La
     # Their number can be wrong whatever their sizes.
     sides = [source.sides if resolved else (1,) for source in sources]
     problem = why_not_pooled(sides, layer.pooling)
+    if problem is None and layer.pooling is PoolingFunction.GAUSSIAN:
+        problem = _why_not_drawn(layer)
     if problem is not None:
         raise place.fail(problem)
     return replace(layer, shape=pooling_sides(sides, layer.pooling, layer.kernel)) if resolved else layer
+
+
+def _why_not_drawn(layer: LayerSpec) -> str | None:
+    if layer.kind is not LayerKind.HIDDEN:
+        return "only a Hidden layer can be Gaussian"
+    return "Gaussian needs two different sources" if len(set(layer.sources)) < len(layer.sources) else None
 
 
 def _convolved(layer: LayerSpec, sources: Sequence[LayerSpec], place: _Place) -> LayerSpec:
@@ -181,6 +192,20 @@ def _check_loss(spec: NetworkSpec, layer: LayerSpec, place: _Place) -> None:
     problem = why_not_output(spec.loss_of(layer), activation)
     if problem is not None:
         raise place.fail(problem)
+    by_unit = activation is not Activation.SOFT_MAX or not takes_logits(spec.loss_of(layer), activation)
+    if layer.negative_weight != 1 and not by_unit:
+        raise place.fail("a SoftMax has no loss of single units that NegativeWeight could multiply", "ErrorFunction")
+
+
+def _check_diagonal(layer: LayerSpec, sources: Sequence[LayerSpec], place: _Place) -> None:
+    if layer.type is not LayerType.FULLY_CONNECTED:
+        raise place.fail("only a FullyConnected layer has a diagonal", "ZeroDiagonal")
+    inputs = [one for one in sources if one.kind is LayerKind.INPUT]
+    fitting = [one.name for one in inputs if AUTO in (one.shape, layer.shape) or one.width == layer.width]
+    if not fitting:
+        raise place.fail("an Input with as many units is wanted among the sources", "ZeroDiagonal")
+    if any(entry.input in fitting for entry in layer.shared):
+        raise place.fail(f"the weights from {' and '.join(fitting)} must be the layer's own", "ZeroDiagonal")
 
 
 def _in_words(sides: Sequence[int]) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from math import prod
 
 from trainer.jsontree import Members, Node
+from trainer.network_losses import Loss, read_divergence, read_loss, read_sparseness
 from trainer.network_names import (
     ACTIVATIONS,
-    ERROR_FUNCTIONS,
     FUNCTIONS,
+    GAUSSIAN,
+    GAUSSIAN_KEYS,
     KEYS_OF_KIND,
     KIND_NAMES,
     LAYER_KEYS,
@@ -55,14 +57,10 @@ class Heading:
     previous: str | None
     """The layer that feeds this one if it names no source; Target layers feed none."""
 
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """An error function as written; `error` is `None` where none is named."""
-
-    error: ErrorFunction | None = None
-    multinomial: bool = False
-    weight: float = 1.0
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether it draws from a normal distribution."""
+        return self.members.text("Type", "").lower() == GAUSSIAN.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +116,7 @@ def read_layer(heading: Heading, around: Surroundings) -> LayerSpec:
         kernel=kernel,
         filters=filters,
         pooling=_read_function(heading),
+        divergence=read_divergence(members.get("KL"), is_gaussian=heading.is_gaussian),
         skips=_read_skips(heading, around.kinds),
         shared=_read_shared(heading, sources),
         batch_normalization=_read_normalization(heading, "BatchNormalization"),
@@ -126,31 +125,13 @@ def read_layer(heading: Heading, around: Surroundings) -> LayerSpec:
         delta_norm=members.number("DeltaNorm", 0.0, low=0.0),
         loss=own.error,
         loss_weight=own.weight,
+        negative_weight=own.negative_weight,
+        zero_diagonal=members.flag("ZeroDiagonal", False),
         sampling=read_sampling(members.get("Sampling"), error, activation),
         relu_slope=_read_slope("RELUSlope", members, around.network, default=1.0),
         elu_alpha=_read_slope("ELUAlpha", members, around.network, default=1.0),
         selu_lambda=_read_slope("SELULambda", members, around.network, default=1.050701),
     )
-
-
-def read_loss(node: Node | None) -> Loss:
-    """An error function: its name, or {Name, Weight}."""
-    if node is None:
-        return Loss()
-    if not isinstance(node.value, dict):
-        return _named_loss(node, 1.0)
-    members = node.members(["Name", "Weight"], {"Function": "Name"})
-    weight = members.number("Weight", 1.0, low=0.0)
-    name = members.get("Name")
-    return Loss(weight=weight) if name is None else _named_loss(name, weight)
-
-
-def read_sparseness(node: Node | None, owner: str = "SparsenessPenalty parameter") -> Sparseness:
-    """The penalty {p, beta}; none where there is no node. `owner` is named where a member is unknown."""
-    if node is None:
-        return Sparseness()
-    members = node.members(["p", "beta"], unknown=f"{SPEAKER}Invalid {owner}: {{key}}")
-    return Sparseness(p=members.number("p", 0.0, low=0.0, high=1.0), beta=members.number("beta", 0.0))
 
 
 def read_chance(node: Node | None) -> float:
@@ -172,7 +153,7 @@ def _read_heading(node: Node, position: int, count: int, previous: str | None) -
     for key, child in members.nodes.items():
         if key not in KEYS_OF_KIND[kind]:
             raise child.fail(f"not a key of {KIND_NAMES[kind]} layers")
-    return Heading(
+    heading = Heading(
         node=node,
         members=members,
         name=members.text("Name", "") or f"{KIND_NAMES[kind]}{position}",
@@ -182,6 +163,12 @@ def _read_heading(node: Node, position: int, count: int, previous: str | None) -
         ),
         previous=previous,
     )
+    if heading.is_gaussian and kind is not LayerKind.HIDDEN:
+        raise members.nodes["Type"].fail("only a Hidden layer can be Gaussian")
+    for key, child in members.nodes.items() if heading.is_gaussian else ():
+        if key not in GAUSSIAN_KEYS:
+            raise child.fail("not a key of Gaussian layers")
+    return heading
 
 
 def _read_kernel(members: Members) -> Kernel:
@@ -334,6 +321,8 @@ def _read_own_sparseness(heading: Heading) -> Sparseness:
 
 def _read_function(heading: Heading) -> PoolingFunction:
     node = heading.members.get("Function")
+    if heading.is_gaussian:
+        return PoolingFunction.GAUSSIAN
     if heading.kind not in _COMPUTING:
         return PoolingFunction.NONE
     if heading.type is not LayerType.POOLING:
@@ -379,10 +368,3 @@ def _read_normalization(heading: Heading, key: str) -> bool:
 
 def _read_slope(key: str, members: Members, network: Members, *, default: float) -> float:
     return members.number(key, network.number(key, default))
-
-
-def _named_loss(node: Node, weight: float) -> Loss:
-    error = node.choice(
-        {**ERROR_FUNCTIONS, MULTINOMIAL: ErrorFunction.CROSS_ENTROPY}, f"{SPEAKER}Invalid error function: {{value}}"
-    )
-    return Loss(error, node.text().lower() == MULTINOMIAL.lower(), weight)

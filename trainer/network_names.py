@@ -60,16 +60,17 @@ COMPUTING = [
     "WeightInit",
     "SharedWeights",
 ]
-OF_HIDDEN = ["BatchNormalization", "SparsenessPenalty", "LayerNormalization"]
+OF_HIDDEN = ["BatchNormalization", "SparsenessPenalty", "LayerNormalization", "KL"]
+OF_OUTPUT = ["ErrorFunction", "Sampling", "ZeroDiagonal"]
 KEYS_OF_KIND = {
     LayerKind.INPUT: {*ANY_LAYER, "DataSet", "Normalize"},
     LayerKind.HIDDEN: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN},
-    LayerKind.OUTPUT: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, "DataSet", "ErrorFunction", "Sampling"},
+    LayerKind.OUTPUT: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, "DataSet", *OF_OUTPUT},
     LayerKind.TARGET: {*ANY_LAYER, *AFTER_INPUT},
 }
-LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", "ErrorFunction", "Sampling"]
+LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", *OF_OUTPUT]
 NETWORK_EXTENSIONS = ("Optimizer", "Precision", "Training")
-LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "ErrorFunction", "Sampling")
+LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "KL", *OF_OUTPUT)
 NETWORK_KINDS = {"FeedForward": NetworkKind.FEED_FORWARD, "AutoEncoder": NetworkKind.AUTO_ENCODER}
 KIND_NAMES = {kind: kind.name.title() for kind in LayerKind}
 LAYER_KINDS = {name: kind for kind, name in KIND_NAMES.items()}
@@ -77,7 +78,11 @@ LAYER_TYPES = {
     "FullyConnected": LayerType.FULLY_CONNECTED,
     "Convolutional": LayerType.CONVOLUTIONAL,
     "Pooling": LayerType.POOLING,
+    "Gaussian": LayerType.POOLING,
 }
+GAUSSIAN = "Gaussian"
+"""Extension: of a layer without weights, as pooling is, that draws from a normal distribution."""
+GAUSSIAN_KEYS = {"Kind", "Type", "Name", "Source", "KL"}
 FUNCTIONS = {
     "Max": PoolingFunction.MAX,
     "Maxout": PoolingFunction.MAXOUT,

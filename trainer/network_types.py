@@ -47,6 +47,8 @@ class PoolingFunction(IntEnum):
     STOCHASTIC = 7
     LCN = 8
     GLOBAL_TEMPORAL = 9
+    GAUSSIAN = 101
+    """Extension: a draw from the normal distribution of which two layers say mean and logarithm of variance."""
 
 
 class ErrorFunction(IntEnum):
@@ -208,6 +210,14 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Divergence:
+    """Extension: what straying from the standard normal costs a Gaussian layer, fully so after `anneal` updates."""
+
+    weight: float = 1.0
+    anneal: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class OptimizerSpec:
     """Extension: the optimizer a network asks for; `None` leaves a number to the settings."""
 
@@ -239,6 +249,7 @@ class LayerSpec:
     dataset: str = ""
     weight_init: WeightInit = WeightInit()
     dropout: float = 0.0
+    """Extension: of a sparse Input layer, in place of the network's denoising."""
     sparseness: Sparseness = Sparseness()
     relu_slope: float = 1.0
     elu_alpha: float = 1.0
@@ -250,6 +261,8 @@ class LayerSpec:
     filters: int = 0
     """Of a convolutional layer: how many; its last dimension."""
     pooling: PoolingFunction = PoolingFunction.NONE
+    divergence: Divergence = Divergence()
+    """Extension: of a Gaussian layer."""
     skips: tuple[str, ...] = ()
     """Layers of equal size whose output is added before the activation."""
     shared: tuple[SharedWeights, ...] = ()
@@ -264,13 +277,16 @@ class LayerSpec:
     """Extension: an Output layer's own error function; `None`: the network's."""
     loss_weight: float = 1.0
     """Extension: factor of an Output layer's loss."""
+    negative_weight: float = 1.0
+    """Extension: factor of loss and gradient of its units without a stored target."""
+    zero_diagonal: bool = False
+    """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
     sampling: Sampling = Sampling()
     """Extension: of an Output layer."""
     analog: bool = False
     """An Input layer trained on values, not on indicators; learnt from its dataset."""
     denoised: bool = True
-    """An Input layer whose stored features the network's denoising hides, if it is sparse. DSSTNE takes sparseness from
-    the dataset, this from the network's author."""
+    """An Input layer whose stored features the network's denoising hides, if sparse; not the dataset, the JSON says."""
     ignore_zero: bool = False
     """An Output layer whose units cost nothing where no target is stored; learnt from its dataset."""
     parts: int = 0

@@ -49,13 +49,14 @@ class ForwardFunction:
         batches: Batches,
         rng: jax.Array | None,
         probes: Mapping[int, jax.Array] | None = None,
+        step: jax.Array | None = None,
     ) -> tuple[Forward, dict[str, Any]]:
-        """Every layer of a batch, and the running statistics after it; `probes` as `Network` takes them."""
+        """Every layer of a batch, and the running statistics after it; `probes`, `step` as `Network` takes them."""
         filled = [jax.tree.map(lambda variable: variable, own) for own in (self._params, self._statistics)]
         nnx.replace_by_pure_dict(filled[0], dict(params))
         nnx.replace_by_pure_dict(filled[1], dict(statistics))
         network = nnx.merge(self._graph, *filled)
-        said = network(batches, rng=rng, probes=probes)
+        said = network(batches, rng=rng, probes=probes, step=step)
         return said, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
 
@@ -65,9 +66,9 @@ def forward_function(spec: NetworkSpec, mesh: Mesh) -> ForwardFunction:
 
 
 def objective_function(spec: NetworkSpec, mesh: Mesh) -> Callable[..., tuple[jax.Array, Measured]]:
-    """`(params, statistics, inputs, targets, rng, probes=None) -> (what is minimised, what was measured on the way)`:
-    the mean loss of the real samples plus the penalty; with `probes`, as `Network` takes them, that of layers which are
-    not updated block by block. To be called within `jax.set_mesh(mesh)`.
+    """`(params, statistics, inputs, targets, rng, probes=None, step=None) -> (what is minimised, what was measured on
+    the way)`: the mean loss of the real samples plus the penalties of update `step`; with `probes`, as `Network` takes
+    them, that of layers which are not updated block by block. To be called within `jax.set_mesh(mesh)`.
     """
     forward = forward_function(spec, mesh)
 
@@ -78,8 +79,9 @@ def objective_function(spec: NetworkSpec, mesh: Mesh) -> Callable[..., tuple[jax
         targets: Targets,
         rng: jax.Array,
         probes: Mapping[int, jax.Array] | None = None,
+        step: jax.Array | None = None,
     ) -> tuple[jax.Array, Measured]:
-        said, statistics = forward(params, statistics, inputs, rng, probes)
+        said, statistics = forward(params, statistics, inputs, rng, probes, step)
         mask = next(iter(targets.values())).sample_mask
         losses, apart = jnp.zeros_like(mask), [] if probes is None else fused_outputs(spec)
         for layer in spec.outputs:

@@ -8,11 +8,11 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 
-from trainer.network_types import Kernel, LayerSpec, LayerType, PoolingFunction
+from trainer.network_types import ConnectionSpec, Kernel, LayerKind, LayerSpec, LayerType, PoolingFunction
 
 _WINDOWED = {PoolingFunction.MAX, PoolingFunction.AVERAGE}
 _PAIRED = {PoolingFunction.DOT_PRODUCT, PoolingFunction.COSINE}
-_COMPUTED = {*_WINDOWED, *_PAIRED, PoolingFunction.LRN, PoolingFunction.MAXOUT}
+_COMPUTED = {*_WINDOWED, *_PAIRED, PoolingFunction.LRN, PoolingFunction.MAXOUT, PoolingFunction.GAUSSIAN}
 
 
 def window_sides(sides: Sequence[int], kernel: Kernel) -> tuple[int, ...]:
@@ -75,6 +75,8 @@ def why_not_pooled(source_sides: Sequence[Sequence[int]], function: PoolingFunct
         return f"{name} needs two or more sources"
     if (function in _WINDOWED or function is PoolingFunction.LRN) and len(source_sides) != 1:
         return f"{name} pools one source, not {len(source_sides)}"
+    if function is PoolingFunction.GAUSSIAN and len(source_sides) != 2:
+        return f"{name} needs two sources, of its mean and of the logarithm of its variance, not {len(source_sides)}"
     sizes = [math.prod(sides) for sides in source_sides]
     if len(set(sizes)) > 1:
         return f"{name} needs sources of equal size, not {', '.join(map(str, sizes))} units"
@@ -91,6 +93,12 @@ def weight_shape(source: LayerSpec, target: LayerSpec) -> tuple[int, ...]:
 def bias_size(layer: LayerSpec) -> int:
     """Biases of one connection into `layer`, or scales of its normalisation: one a unit, or one a filter."""
     return layer.sides[-1] if layer.type is LayerType.CONVOLUTIONAL else layer.width
+
+
+def has_zero_diagonal(connection: ConnectionSpec) -> bool:
+    """Whether the matrix of a connection, which is its own then, keeps a diagonal of zeros."""
+    source, target = connection.source, connection.target
+    return target.zero_diagonal and source.kind is LayerKind.INPUT and source.width == target.width
 
 
 def topological(layers: Iterable[LayerSpec]) -> tuple[LayerSpec, ...]:

@@ -133,9 +133,8 @@ def jitted_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps
 
         def of_plain(plain: Any, probes: Any) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Measured]:
             params = joined(plain, apart)
-            value, measured = objective(
-                params, state.statistics, inputs, targets, rng, probes if any(apart.values()) else None
-            )
+            given = probes if any(apart.values()) else None
+            value, measured = objective(params, state.statistics, inputs, targets, rng, given, state.step)
             return (value, measured.outputs), measured
 
         (value, sources), back, measured = jax.vjp(of_plain, plain, _probes(spec, mesh, inputs), has_aux=True)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from trainer_networks import Rows, batch_of, chain, dense, mesh_of, random_rows, with_layer
 
-from trainer.model import Forward, from_weights, sparseness_penalty, to_weights
+from trainer.model import Forward, from_weights, to_weights
 from trainer.network_types import Activation, NetworkSpec, Sparseness
 from trainer.objective import forward_function
+from trainer.penalties import sparseness_penalty
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.state import create_state
@@ -89,6 +90,21 @@ def test_denoising_needs_an_input_that_calls_itself_sparse() -> None:
     connections = drawn(spec)
     quiet = logits_of(spec, asked(spec, connections))
     np.testing.assert_array_equal(logits_of(spec, asked(spec, connections, rng=jax.random.key(1))), quiet)
+
+
+@pytest.mark.parametrize(("own", "common", "p"), [(0.25, 0.9, 0.25), (0.0, 0.5, 0.5)])
+def test_a_sparse_inputs_own_chance_goes_before_the_networks_denoising(own: float, common: float, p: float) -> None:
+    spec = with_layer(chain((INPUTS, INPUTS), hidden=(), denoising=common), 0, dropout=own)
+    itself = [Connection(np.eye(INPUTS, dtype=np.float32), np.zeros(INPUTS, np.float32))]
+    seen = [
+        logits_of(spec, asked(spec, itself, shape=shape, rng=jax.random.key(5)))[:, :INPUTS]
+        for shape in ((1, 1), (1, 8), (2, 4))
+    ]
+    stored = dense(ROWS, INPUTS) > 0
+    assert set(np.unique(seen[0][stored])) == {np.float32(0.0), np.float32(1.0 / (1.0 - p))}
+    assert not seen[0][~stored].any()
+    np.testing.assert_array_equal(seen[0], seen[1])
+    np.testing.assert_array_equal(seen[0], seen[2])
 
 
 @pytest.mark.parametrize(

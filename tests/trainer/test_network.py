@@ -198,6 +198,8 @@ def test_dsstnes_own_sample_is_read_strictly() -> None:
         ([IN, OUT], {"Training": {}}, "$.Training"),
         ([IN, OUT], {"ErrorFunction": "multinomial"}, "$.ErrorFunction"),
         ([{**IN, "Normalize": False}, OUT], {}, "$.Layers[0].Normalize"),
+        ([IN, {**OUT, "ZeroDiagonal": True}], {}, "$.Layers[1].ZeroDiagonal"),
+        ([{**IN, "Sparse": True, "pDropout": 0.5}, OUT], {}, "$.Layers[0].pDropout"),
         ([IN, {"LayerNormalization": True}, OUT], {}, "$.Layers[1].LayerNormalization"),
         ([IN, {"activation": "gelu"}, OUT], {}, "$.Layers[1].activation"),
         ([IN, {"Activation": "SiLU"}, OUT], {}, "$.Layers[1].Activation"),
@@ -249,17 +251,20 @@ def test_multinomial_is_the_cross_entropy_of_a_softmax(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "loss", "weight"),
+    ("written", "loss", "weights"),
     [
-        ("l2", ErrorFunction.L2, 1.0),
-        ({"Name": "Hinge", "Weight": 0.5}, ErrorFunction.HINGE, 0.5),
-        ({"Function": "L1"}, ErrorFunction.L1, 1.0),
-        ({"Weight": 2}, ErrorFunction.CROSS_ENTROPY, 2.0),
+        ("l2", ErrorFunction.L2, (1.0, 1.0)),
+        ({"Name": "Hinge", "Weight": 0.5}, ErrorFunction.HINGE, (0.5, 1.0)),
+        ({"Function": "L1", "NegativeWeight": 0.25}, ErrorFunction.L1, (1.0, 0.25)),
+        ({"Weight": 2}, ErrorFunction.CROSS_ENTROPY, (2.0, 1.0)),
     ],
 )
-def test_an_output_may_have_its_own_loss(folder: Path, written: Any, loss: ErrorFunction, weight: float) -> None:
+def test_an_output_may_have_its_own_loss(
+    folder: Path, written: Any, loss: ErrorFunction, weights: tuple[float, float]
+) -> None:
     spec = network(folder, IN, {**OUT, "ErrorFunction": written})
-    assert (spec.loss_of(spec.output), spec.output.loss_weight) == (loss, weight)
+    own = spec.output
+    assert (spec.loss_of(own), own.loss_weight, own.negative_weight) == (loss, *weights)
 
 
 def test_an_outputs_own_loss_must_fit_it(folder: Path) -> None:

@@ -145,6 +145,7 @@ def network_of(case: Case) -> tuple[NetworkSpec, LayerSpec]:
         elu_alpha=ALPHA,
         selu_lambda=LAMBDA,
         ignore_zero=case.ignoring,
+        negative_weight=case.negative,
     )
     marginal = MarginalScale(ONE_TARGET, ZERO_TARGET, ONE_SCALE, ZERO_SCALE)
     boost = DeltaBoost(BOOST_ONE, BOOST_ZERO) if case.weighted else DeltaBoost()

@@ -24,7 +24,8 @@ ALL = Sampling(Negatives.UNIFORM, 100_000)
 
 def network(sampling: Sampling, activation: Activation, optimizer: OptimizerName = OptimizerName.ADAM) -> NetworkSpec:
     spec = chain((WIDTH, WIDTH), optimizer=OptimizerSpec(optimizer, 0.02, 0.0))
-    return with_layer(spec, 2, activation=activation, sampling=sampling)
+    negative_weight = 0.3 if activation is Activation.SIGMOID else 1.0
+    return with_layer(spec, 2, activation=activation, sampling=sampling, negative_weight=negative_weight)
 
 
 def trained(spec: NetworkSpec, mesh: tuple[int, int]) -> tuple[list[float], list[Any]]:

@@ -1,0 +1,60 @@
+"""What a network or a layer is made to be, from its JSON: error functions, and the penalties beside them."""
+
+from dataclasses import dataclass
+
+from trainer.jsontree import Node
+from trainer.network_names import ERROR_FUNCTIONS, MULTINOMIAL, SPEAKER
+from trainer.network_types import Divergence, ErrorFunction, Sparseness
+
+_MOST_STEPS = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """An error function as written; `error` is `None` where none is named."""
+
+    error: ErrorFunction | None = None
+    multinomial: bool = False
+    weight: float = 1.0
+    negative_weight: float = 1.0
+
+
+def read_loss(node: Node | None) -> Loss:
+    """An error function: its name, or {Name, Weight, NegativeWeight}."""
+    if node is None:
+        return Loss()
+    if not isinstance(node.value, dict):
+        return _named_loss(node)
+    members = node.members(["Name", "Weight", "NegativeWeight"], {"Function": "Name"})
+    name = members.get("Name")
+    loss = Loss() if name is None else _named_loss(name)
+    weights = (members.number(key, 1.0, low=0.0) for key in ("Weight", "NegativeWeight"))
+    return Loss(loss.error, loss.multinomial, *weights)
+
+
+def read_sparseness(node: Node | None, owner: str = "SparsenessPenalty parameter") -> Sparseness:
+    """The penalty {p, beta}; none where there is no node. `owner` is named where a member is unknown."""
+    if node is None:
+        return Sparseness()
+    members = node.members(["p", "beta"], unknown=f"{SPEAKER}Invalid {owner}: {{key}}")
+    return Sparseness(p=members.number("p", 0.0, low=0.0, high=1.0), beta=members.number("beta", 0.0))
+
+
+def read_divergence(node: Node | None, *, is_gaussian: bool) -> Divergence:
+    """The penalty {Weight, Anneal} of a Gaussian layer."""
+    if node is None:
+        return Divergence()
+    if not is_gaussian:
+        raise node.fail("only a layer of Type Gaussian has a divergence")
+    members = node.members(["Weight", "Anneal"])
+    return Divergence(
+        weight=members.number("Weight", 1.0, low=0.0),
+        anneal=int(members.number("Anneal", 0, low=0, high=_MOST_STEPS)),
+    )
+
+
+def _named_loss(node: Node) -> Loss:
+    error = node.choice(
+        {**ERROR_FUNCTIONS, MULTINOMIAL: ErrorFunction.CROSS_ENTROPY}, f"{SPEAKER}Invalid error function: {{value}}"
+    )
+    return Loss(error, node.text().lower() == MULTINOMIAL.lower())
