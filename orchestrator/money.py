@@ -24,8 +24,8 @@ class Bill:
 
 
 def rent_usd(usd_per_hour: Decimal, *, volume_gib: int, hours: Decimal) -> Decimal:
-    """Instance, gp3 root volume and public address for `hours`, rounded up to the cent."""
-    return _bill(usd_per_hour, volume_gib=volume_gib, hours=hours).usd
+    """Instance, gp3 root volume and public address for `hours`, a minute at least, rounded up to the cent."""
+    return _bill(usd_per_hour, volume_gib=volume_gib, hours=max(hours, Decimal(_LEAST_SECONDS) / 3600)).usd
 
 
 def bill(usd_per_hour: Decimal, *, volume_gib: int, launched_at: datetime, ended_at: datetime) -> Bill:

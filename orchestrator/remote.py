@@ -52,13 +52,13 @@ done
 _STOP = """\
 cd "$1/run" || exit 1
 read -r pid < pid || exit 1
-kill -TERM -- "-$pid" 2> /dev/null
+kill -s TERM -- "-$pid" 2> /dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do
-  kill -0 -- "-$pid" 2> /dev/null || break
+  kill -s 0 -- "-$pid" 2> /dev/null || break
   sleep 0.5
 done
-kill -KILL -- "-$pid" 2> /dev/null
-if [ -d checkpoints ]; then tar -cf .checkpoints.new checkpoints && mv .checkpoints.new checkpoints.tar; fi
+kill -s KILL -- "-$pid" 2> /dev/null
+if [ -d checkpoints ]; then tar -cf .checkpoints.new checkpoints && mv .checkpoints.new checkpoints.tar || true; fi
 """
 
 

@@ -227,7 +227,7 @@ def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) ->
 
 def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
     def tell(message: str, progress: Progress | None) -> None:
-        telling.say(Stage.TRAIN, message, progress and with_cost(progress, rental, world.clock.now()))
+        telling.say(Stage.TRAIN, message, progress and _with_cost(progress, rental, world.clock.now()))
 
     with telling.stage(Stage.TRAIN, "training"), (rental.folder / "log.txt").open("ab") as log:
         return follow(
@@ -241,7 +241,7 @@ def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
         )
 
 
-def with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
+def _with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
     """Progress, and what it has cost and may cost."""
     return replace(progress, usd=rental.meter.until(now).usd, usd_at_most=rental.meter.at_most().usd)
 

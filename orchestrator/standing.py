@@ -27,7 +27,7 @@ from orchestrator.remote import Look, follow, look_at, progress_of, snapshot
 from orchestrator.report.outcome import outcome_json
 from orchestrator.report.progress import progress
 from orchestrator.resources import Artifact, Kind, Outcome, Stage, Standing
-from orchestrator.run import ARTIFACTS, World, go_on, refuse_if_ended, with_cost
+from orchestrator.run import ARTIFACTS, World, go_on, refuse_if_ended
 from orchestrator.stopping import stoppable
 from orchestrator.telling import Telling
 from orchestrator.worlds import door_of, world_at
@@ -221,13 +221,12 @@ def _standing(site: _Site, rental: Rental, state: str, *, note: str = "", look: 
     machine, now = rental.machine, site.world.clock.now()
     moment = min(now, machine.ends_at) if state == "machine gone" else now
     spent = rental.meter.until(moment)
-    done = progress_of(look.status) if look else None
     return Standing(
         run_id=rental.run_id,
         state=state,
         note=note,
         machine=f"{machine.instance_id} {machine.instance_type} in {machine.zone} at {machine.address}",
-        progress=done and with_cost(done, rental, now),
+        progress=progress_of(look.status) if look else None,
         exit_status=look.exit_status if look else None,
         hours=spent.hours,
         usd=spent.usd,

@@ -1,5 +1,5 @@
-"""A run that is left alone, and who comes back to it from another shell: through the real commands, one rehearsal for
-many assertions.
+"""A run that is left alone, and who comes back to it from another shell: two rehearsals for many assertions. What
+begins and ends them runs as real programs; the looks in between are the same commands in this process, for their haste.
 """
 
 import json
@@ -8,14 +8,18 @@ import stat
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import Done, MockCloud, run
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Generator[MockCloud]:
-    mock = MockCloud(tmp_path_factory.mktemp("cloud"), {"pending_seconds": 0.2, "ending_seconds": 0.2})
+    mock = MockCloud(tmp_path_factory.mktemp("cloud"), {"pending_seconds": 0.1, "ending_seconds": 0.1})
     yield mock
     mock.stop()
 
@@ -28,54 +32,91 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "films"
 
 
-def detached(cloud: MockCloud, ratings: Path, *flags: str, cwd: Path) -> Done:
-    done = run(
-        "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint, "--detach",
-        "--data", str(ratings), "--batch-size", "32", *flags, cwd=cwd,
-    )  # fmt: skip
+def ask(*arguments: str) -> Done:
+    done = CliRunner().invoke(app, arguments)
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def answer(*arguments: str) -> Any:
+    done = ask(*arguments, "--json")
     assert done.exit_status == 0, done.stderr
-    return done
+    return done.answer
 
 
-def ask(*arguments: str, cwd: Path) -> Done:
-    return run("orchestrator", *arguments, "--json", cwd=cwd)
+def begin(cloud: MockCloud, ratings: Path, output: Path, *flags: str) -> list[str]:
+    return [
+        "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint, "--detach", "--data", str(ratings),
+        "--batch-size", "32", "--output", str(output), *flags,
+    ]  # fmt: skip
+
+
+def run_folder(output: Path) -> Path:
+    (folder,) = output.glob("*-movielens-*")
+    return folder
 
 
 def test_a_run_left_alone_is_looked_at_brought_home_and_given_back_from_elsewhere(
     cloud: MockCloud, ratings: Path, tmp_path: Path
 ):
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    said = detached(cloud, ratings, "--epochs", "2", cwd=here).stdout
-    (folder,) = (here / "runs").glob("*-movielens-*")
-    name = folder.name
-    assert f"orchestrator attach {name}" in said
+    begun = run(*begin(cloud, ratings, tmp_path / "runs", "--epochs", "2"), cwd=tmp_path)
+    assert begun.exit_status == 0, begun.stderr
+    folder = run_folder(tmp_path / "runs")
+    assert f"orchestrator attach {folder.name}" in begun.stdout
     for secret in ("key.pem", "known_hosts"):
         assert stat.S_IMODE((folder / secret).stat().st_mode) == 0o600
     # From here on it is another machine, which has but the folder.
-    moved = there / "taken along"
-    shutil.copytree(folder, moved)
-    shutil.rmtree(here)
-    looked = ask("status", str(moved), cwd=there).answer
-    assert looked["state"] in {"starting", "training", "predicting", "done"}
+    moved = str(shutil.move(folder, tmp_path / "taken along"))
+    assert "epoch 2/2" in ask("logs", "-f", moved).stdout
+    looked = answer("status", moved)
+    assert (looked["state"], looked["epoch"], looked["trainer_exit_status"]) == ("done", 2, 0)
     assert 50 < looked["minutes_to_timer"] < 60
     assert 0 < looked["usd"] <= looked["usd_at_most"] < 2
-    heard = run("orchestrator", "logs", "-f", str(moved), cwd=there)
-    assert (heard.exit_status, "epoch 2/2" in heard.stdout) == (0, True), heard.stdout
-    fetched = ask("fetch", str(moved), cwd=there)
-    assert "recs" in fetched.answer["artifacts"], fetched.stderr
+    assert "recs" in answer("fetch", moved)["artifacts"]
     assert [thing["kind"] for thing in cloud.billable].count("instance") == 1, "fetching keeps the machine"
-    command = ask("ssh", str(moved), cwd=there).answer["command"]
+    command = answer("ssh", moved)["command"]
     if shutil.which(command[0]):
         greeting = subprocess.run([*command, "echo $USER"], capture_output=True, text=True, timeout=30)
         assert greeting.stdout == "ubuntu\n", greeting.stderr
-    ended = ask("attach", str(moved), cwd=there)
+    ended = run("orchestrator", "attach", moved, "--json", cwd=tmp_path)
     assert ended.exit_status == 0, ended.stderr
     assert {"recs", "gl.nc"} <= set(ended.answer["artifacts"])
     assert ended.answer["teardown"]["survivors"] == []
     assert cloud.billable == []
-    assert not {"key.pem", "known_hosts"} & {path.name for path in moved.iterdir()}
-    assert json.loads((moved / "run.json").read_text())["outcome"]["exit_status"] == 0
-    assert ask("status", str(moved), cwd=there).answer["state"] == "given back"
-    again = ask("fetch", str(moved), cwd=there)
-    assert (again.exit_status, "was given back" in again.answer["error"]) == (2, True)
+    assert not {"key.pem", "known_hosts"} & {path.name for path in Path(moved).iterdir()}
+    assert json.loads((Path(moved) / "run.json").read_text())["outcome"]["exit_status"] == 0
+    again = ask("fetch", moved)
+    assert (again.exit_status, "was given back" in again.stderr) == (2, True)
+
+
+def test_a_run_that_goes_on_is_in_the_books_and_stopped_when_its_money_is_spent(
+    cloud: MockCloud, ratings: Path, tmp_path: Path
+):
+    output = str(tmp_path / "runs")
+    begun = ask(*begin(cloud, ratings, tmp_path / "runs", "--epochs", "100000", "--json"))
+    assert begun.exit_status == 0, begun.stderr
+    name, here = begun.answer["run_id"], ("--output", output)
+    assert begun.answer["detached"]
+    assert begun.answer["left_until"]
+    assert answer("status", name, *here)["state"] in {"starting", "training"}
+    early = ask("fetch", name, *here)
+    assert (early.exit_status, "--partial" in early.stderr) == (2, True)
+    assert "log.txt" in answer("fetch", "--partial", name, *here)["artifacts"]
+    (listed,) = answer("ls", *here)["runs"]
+    assert (listed["run_id"], listed["state"], listed["usd"] > 0) == (name, "rented", True)
+    assert listed["machine"].startswith("g6.xlarge i-")
+    (known,) = answer("ls", "--cloud", "--mock-cloud", cloud.endpoint, *here)["cloud"].items()
+    assert known[0] == name
+    assert {"instance", "key pair", "security group"} <= {thing["kind"] for thing in known[1]}
+    assert answer("cost", name, *here)["usd"] > 0
+    record = tmp_path / "runs" / name / "run.json"
+    changed = json.loads(record.read_text())
+    changed["machine"]["max_usd"] = "0.02"
+    record.write_text(json.dumps(changed))
+    stopped = ask("attach", name, *here)
+    assert stopped.exit_status == 1
+    (line,) = stopped.error_lines
+    assert "max_usd = 0.02" in line
+    assert cloud.billable == []
+    assert (record.parent / "log.txt").read_text()
+    (closed,) = answer("ls", *here)["runs"]
+    assert closed["state"] == "failed"

@@ -2,10 +2,10 @@
 modules are imported when the verb is called, so that help answers at once.
 """
 
-from orchestrator.cli import accounting, renting, standing
+from orchestrator.cli import renting, standing, stock
 from orchestrator.cli.options import app, whole_job
 
-__all__ = ["accounting", "app", "launch_and_train_program", "orchestrator_program", "renting", "standing", "whole_job"]
+__all__ = ["app", "launch_and_train_program", "orchestrator_program", "renting", "standing", "stock", "whole_job"]
 
 
 def launch_and_train_program() -> None:

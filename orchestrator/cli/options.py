@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 _SETTINGS: dict[str, Any] = {
-    "add_completion": False,
+    "add_completion": True,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -89,7 +89,9 @@ def remark(text: str) -> None:
 
 
 @contextmanager
-def answering(as_json: bool) -> Generator[Callable[[Mapping[str, Any], str], None]]:
+def answering(
+    as_json: bool, *, interrupted: str = "nothing was rented"
+) -> Generator[Callable[[Mapping[str, Any], str], None]]:
     """Gives a function that prints the answer, and turns errors into one line and a status."""
     from orchestrator.errors import OrchestratorError
 
@@ -101,7 +103,7 @@ def answering(as_json: bool) -> Generator[Callable[[Mapping[str, Any], str], Non
     except OrchestratorError as error:
         _fail(str(error), error.exit_status, as_json=as_json)
     except KeyboardInterrupt:
-        _fail("interrupted; nothing was rented", 130, as_json=as_json)
+        _fail(f"interrupted; {interrupted}", 130, as_json=as_json)
 
 
 def _fail(message: str, status: int, *, as_json: bool) -> None:

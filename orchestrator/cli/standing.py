@@ -1,5 +1,6 @@
 """Verbs for a run whose machine lives."""
 
+import io
 import os
 import shutil
 import sys
@@ -9,6 +10,8 @@ import typer
 
 from orchestrator.cli.options import RUNS, AsJson, Output, Run, answering, app, remark
 
+_GOES_ON = "the run goes on"
+
 
 @app.command()
 def status(run: Run, output: Output = None, as_json: AsJson = False) -> None:
@@ -16,7 +19,7 @@ def status(run: Run, output: Output = None, as_json: AsJson = False) -> None:
     from orchestrator.report.standing import standing_json, standing_text
     from orchestrator.standing import stands
 
-    with answering(as_json) as answer:
+    with answering(as_json, interrupted=_GOES_ON) as answer:
         standing = stands(run, output=output or RUNS, say=remark)
         answer(standing_json(standing), standing_text(standing))
 
@@ -26,12 +29,16 @@ def logs(
     run: Run,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the training ends.")] = False,
     output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print what the trainer says on the machine; ending this changes nothing there."""
     from orchestrator.standing import listen
 
-    with answering(False):
-        listen(run, output=output or RUNS, to=sys.stdout.buffer, on=follow, say=remark)
+    with answering(as_json, interrupted=_GOES_ON) as answer:
+        heard = io.BytesIO()
+        listen(run, output=output or RUNS, to=heard if as_json else sys.stdout.buffer, on=follow, say=remark)
+        if as_json:
+            answer({"log": heard.getvalue().decode(errors="replace")}, "")
 
 
 @app.command()
@@ -40,7 +47,7 @@ def attach(run: Run, output: Output = None, as_json: AsJson = False) -> None:
     from orchestrator.report.outcome import outcome_json, outcome_text
     from orchestrator.standing import attach as go_on
 
-    with answering(as_json) as answer:
+    with answering(as_json, interrupted=_GOES_ON) as answer:
         outcome = go_on(run, output=output or RUNS, stream=sys.stderr)
         answer(outcome_json(outcome), outcome_text(outcome))
         if outcome.error:
@@ -59,7 +66,7 @@ def fetch(
     from orchestrator.report.outcome import artifacts_json, artifacts_text
     from orchestrator.standing import bring
 
-    with answering(as_json) as answer:
+    with answering(as_json, interrupted=_GOES_ON) as answer:
         artifacts = bring(run, output=output or RUNS, partial=partial, stream=sys.stderr)
         answer({"artifacts": artifacts_json(artifacts)}, artifacts_text(artifacts))
 
@@ -74,7 +81,7 @@ def ssh(
     """Log in to the machine of a run, with its key and its pinned host key."""
     from orchestrator.standing import ssh_command, ssh_text
 
-    with answering(as_json) as answer:
+    with answering(as_json, interrupted=_GOES_ON) as answer:
         command = ssh_command(run, output=output or RUNS, say=remark)
         program = shutil.which(command[0])
         if printed or as_json or program is None:

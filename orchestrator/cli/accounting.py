@@ -1,1 +1,0 @@
-"""Verbs that look around and reckon."""
