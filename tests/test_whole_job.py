@@ -166,6 +166,8 @@ def test_after_kill_9_a_sweep_finds_and_deletes_all_that_the_ledger_names(
 
 def test_after_kill_9_down_gives_back_what_the_ledger_names(cloud: MockCloud, ratings: Path, tmp_path: Path):
     folder = killed_in_training(cloud, ratings, tmp_path)
+    looked = run("orchestrator", "status", folder.name, "--json", cwd=tmp_path)
+    assert looked.answer["state"] == "training", "the machine trains on without its client"
     done = run("orchestrator", "down", folder.name, "--json", cwd=tmp_path)
     assert done.exit_status == 0, done.stderr
     assert cloud.billable == []
@@ -179,6 +181,10 @@ def test_after_kill_9_the_machine_ends_itself_when_its_time_is_over(cloud: MockC
         lambda: not [thing for thing in cloud.billable if thing["kind"] == "instance"],
         what="the self-destruct timer",
     )
+    (folder,) = (tmp_path / "runs").glob("*-movielens-*")
+    late = run("orchestrator", "attach", folder.name, "--json", cwd=tmp_path)
+    assert (late.exit_status, "not brought home" in late.answer["error"]) == (1, True)
+    assert cloud.billable == []
 
 
 BAD_NETWORK = '{"Kind": "FeedForward", "Layerz": []}'

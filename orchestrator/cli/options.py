@@ -60,7 +60,8 @@ MaxHours = Annotated[
     str | None, typer.Option("--max-hours", help="The machine ends itself after H hours.", metavar="H")
 ]
 MaxUsd = Annotated[
-    str | None, typer.Option("--max-usd", help="Refuse a plan whose worst case costs more.", metavar="D")
+    str | None,
+    typer.Option("--max-usd", help="Refuse a plan whose worst case costs more; stop a run in time.", metavar="D"),
 ]
 MustFit = Annotated[
     bool | None,
