@@ -5,7 +5,7 @@ that teardown cannot find.
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,12 +23,12 @@ from orchestrator.errors import (
     RunFailed,
 )
 from orchestrator.keys import make_host_key, make_login_key
-from orchestrator.ledger import Ledger, LedgerEntry
+from orchestrator.ledger import Ledger, LedgerEntry, open_entries
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter
+from orchestrator.record import KEY_FILE, MachineRecord
 from orchestrator.resources import (
     MANAGED_BY,
-    Host,
     HostKeyPair,
     Instance,
     KeyPair,
@@ -39,7 +39,6 @@ from orchestrator.resources import (
 )
 from orchestrator.wait import wait_until
 
-_KEY_FILE = "key.pem"
 _USER_DATA_LIMIT = 16 * 1024
 _PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between repetitions of a call whose answer was lost, or that came too early."""
@@ -84,9 +83,7 @@ class _Site:
     def tags(self) -> Mapping[str, str]:
         """What everything the run creates is tagged with."""
         return {
-            "Name": self.name,
-            "managed-by": MANAGED_BY,
-            "run-id": self.plan.run_id,
+            **run_tags(self.plan.run_id),
             "owner": self.plan.account.arn,
             "created-at": _moment(self.plan.created_at),
             "expires-at": _moment(self.plan.expires_at),
@@ -121,23 +118,55 @@ def launch(
     return Launched(instance, offer, key_pair, host_key, group)
 
 
-def host_of(launched: Launched, plan: Plan) -> Host:
-    """The launched machine as SSH dials it."""
-    address = launched.instance.public_ip
-    if address is None:
-        raise InstanceDied(f"{launched.instance.instance_id} has no public address")
-    return Host(
-        address=address,
-        port=22,
+def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord:
+    """The launched machine as the run's record keeps it."""
+    instance, offer = launched.instance, launched.offer
+    if instance.public_ip is None:
+        raise InstanceDied(f"{instance.instance_id} has no public address")
+    launched_at = instance.launched_at or now
+    return MachineRecord(
+        instance_id=instance.instance_id,
+        instance_type=offer.instance_type,
+        zone=instance.zone,
+        address=instance.public_ip,
         user=plan.image.ssh_user,
-        private_path=launched.key_pair.private_path,
         host_key=launched.host_key.public_openssh,
+        usd_per_hour=offer.usd_per_hour,
+        volume_gib=plan.volume_gib,
+        launched_at=launched_at,
+        ends_at=launched_at + timedelta(hours=float(plan.spec.max_hours)),
+        max_usd=plan.spec.max_usd,
     )
 
 
-def forget_key(folder: Path) -> None:
-    """Delete the private login key of a run whose machine is gone; harmless where there is none."""
-    (folder / _KEY_FILE).unlink(missing_ok=True)
+def admit_caller(
+    run_id: str,
+    entries: Sequence[LedgerEntry],
+    *,
+    reader: CloudReader,
+    writer: CloudWriter,
+    tell: Callable[[str], None],
+) -> None:
+    """Open the run's group to the present address too, if the caller has moved since the launch. Where the user
+    named a network of their own, nothing is opened.
+    """
+    group = next((entry for entry in open_entries(tuple(entries)) if entry.kind is Kind.SECURITY_GROUP), None)
+    opened = group.detail.get("ingress_cidr", "") if group else ""
+    if group is None or group.resource_id is None or not opened.endswith("/32"):
+        return
+    try:
+        now = f"{reader.caller_address()}/32"
+    except (CloudRefused, CloudUnavailable) as error:
+        tell(f"{error}; trying the machine all the same")
+        return
+    if now != opened:
+        writer.allow_ssh(group.resource_id, cidr=now, tags=run_tags(run_id))
+        tell(f"{group.resource_id} was open to {opened}, now to {now} too")
+
+
+def run_tags(run_id: str) -> Mapping[str, str]:
+    """The tags by which a run's things are found."""
+    return {"Name": f"{MANAGED_BY}-{run_id}", "managed-by": MANAGED_BY, "run-id": run_id}
 
 
 def fill_in(first_boot: str, host_key: HostKeyPair, *, max_hours: float) -> str:
@@ -193,7 +222,7 @@ def _group(site: _Site) -> SecurityGroup:
 
 
 def _key_pair(site: _Site, folder: Path) -> KeyPair:
-    made = make_login_key(folder / _KEY_FILE, site.name)
+    made = make_login_key(folder / KEY_FILE, site.name)
     entry = site.ledger.intend(
         Kind.KEY_PAIR, name=made.name, account_id=site.plan.account.account_id, fingerprint=made.fingerprint
     )
@@ -257,6 +286,9 @@ def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
         zone=offer.zone,
         market=offer.market.value,
         image_id=request.image.image_id,
+        usd_per_hour=str(offer.usd_per_hour),
+        volume_gib=str(request.volume_gib),
+        max_hours=str(site.plan.spec.max_hours),
     )
     instance = _create(site, entry, lambda: site.writer.run_instance(request), existing=lambda: None)
     site.ledger.created(entry, instance.instance_id)

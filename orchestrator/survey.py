@@ -44,10 +44,10 @@ def survey(reader: CloudReader, spec: RunSpec, clock: Clock, *, on_types: OnType
     mend; `PriceUnknown` and `QuotaExceeded` stop what must not or may not be rented.
     """
     account = _account(reader, spec)
-    image = _image(reader, spec)
+    image = find_image(reader, spec)
     types = _instance_types(reader, spec, image)
     on_types(types)
-    network = _network(reader)
+    network = find_network(reader)
     offers = _offers(reader, spec, types, _subnets_by_zone(network))
     allowed, notes = _within_quota(reader, spec, types)
     return Facts(
@@ -56,7 +56,7 @@ def survey(reader: CloudReader, spec: RunSpec, clock: Clock, *, on_types: OnType
         instance_types=types,
         offers=tuple(offer for offer in offers if offer.instance_type in allowed),
         placement=Placement(network.vpc_id, _subnets_by_zone(network)),
-        ingress_cidr=_ingress_cidr(reader, spec),
+        ingress_cidr=ingress_of(reader, spec),
         quota_notes=notes,
         leftovers=reader.tagged(),
         observed_at=clock.now(),
@@ -73,7 +73,8 @@ def _account(reader: CloudReader, spec: RunSpec) -> Account:
     return account
 
 
-def _image(reader: CloudReader, spec: RunSpec) -> Image:
+def find_image(reader: CloudReader, spec: RunSpec) -> Image:
+    """The image that `spec` names. `UsageError` where it is none that could serve."""
     image_id = _image_id(reader, spec)
     image = reader.image(image_id)
     if image_id == _DSSTNE_IMAGE:
@@ -161,7 +162,8 @@ def _pair_misfits(image: Image, found: InstanceType) -> Iterator[str]:
         yield f"its root device may be {'/'.join(found.root_device_types)}, yet that of {name} is not"
 
 
-def _network(reader: CloudReader) -> Network:
+def find_network(reader: CloudReader) -> Network:
+    """The default VPC. `UsageError` with the remedy where there is none."""
     network = reader.default_network()
     if network is None:
         raise UsageError(
@@ -272,7 +274,8 @@ def _quota_text(quota: Quota, found: InstanceType, *, used: int, region: str) ->
     )
 
 
-def _ingress_cidr(reader: CloudReader, spec: RunSpec) -> str:
+def ingress_of(reader: CloudReader, spec: RunSpec) -> str:
+    """Who is to reach port 22: what `spec` says, or the caller's address."""
     if spec.ingress_cidr is None:
         return f"{reader.caller_address()}/32"
     try:

@@ -10,6 +10,7 @@ import pytest
 
 _LONGEST = (
     "test_whole_job",
+    "test_lid_closed",
     "test_train",
     "test_graph",
     "test_process",

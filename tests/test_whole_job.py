@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import ROOT, Done, run, start, state, wait_for
+from programs import ROOT, Done, MockCloud, run, start, wait_for
 
 SMALL = ["--epochs", "2", "--batch-size", "32"]
 
@@ -21,27 +21,6 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("trainer", "synthesize", str(folder / "films"), "--users", "90", "--items", "80", cwd=folder)
     assert done.exit_status == 0, done.stderr
     return folder / "films"
-
-
-class MockCloud:
-    """`orchestrator mock-cloud` as a user starts it by hand."""
-
-    def __init__(self, folder: Path, scenario: Mapping[str, Any]) -> None:
-        path = folder / "scenario.json"
-        path.write_text(json.dumps(scenario))
-        self.process = start("orchestrator", "mock-cloud", "--scenario", str(path), cwd=folder)
-        assert self.process.stdout is not None
-        self.endpoint = self.process.stdout.readline().strip()
-        assert self.endpoint.startswith("http://127.0.0.1:"), self.process.stderr
-
-    @property
-    def billable(self) -> list[Any]:
-        """What still exists and is ours or costs money."""
-        return [thing for thing in state(self.endpoint) if thing.get("state") != "terminated"]
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=20)
 
 
 @pytest.fixture
@@ -187,6 +166,8 @@ def test_after_kill_9_a_sweep_finds_and_deletes_all_that_the_ledger_names(
 
 def test_after_kill_9_down_gives_back_what_the_ledger_names(cloud: MockCloud, ratings: Path, tmp_path: Path):
     folder = killed_in_training(cloud, ratings, tmp_path)
+    looked = run("orchestrator", "status", folder.name, "--json", cwd=tmp_path)
+    assert looked.answer["state"] == "training", "the machine trains on without its client"
     done = run("orchestrator", "down", folder.name, "--json", cwd=tmp_path)
     assert done.exit_status == 0, done.stderr
     assert cloud.billable == []
@@ -200,6 +181,10 @@ def test_after_kill_9_the_machine_ends_itself_when_its_time_is_over(cloud: MockC
         lambda: not [thing for thing in cloud.billable if thing["kind"] == "instance"],
         what="the self-destruct timer",
     )
+    (folder,) = (tmp_path / "runs").glob("*-movielens-*")
+    late = run("orchestrator", "attach", folder.name, "--json", cwd=tmp_path)
+    assert (late.exit_status, "not brought home" in late.answer["error"]) == (1, True)
+    assert cloud.billable == []
 
 
 BAD_NETWORK = '{"Kind": "FeedForward", "Layerz": []}'

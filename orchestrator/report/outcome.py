@@ -3,7 +3,7 @@ was given back; for programs one dictionary.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.report.units import bytes_text, seconds_text
@@ -20,13 +20,25 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "run_id": outcome.run_id,
         "exit_status": outcome.exit_status,
         "error": outcome.error,
-        "artifacts": {artifact.name: _artifact_json(artifact) for artifact in outcome.artifacts},
+        "detached": outcome.detached,
+        "left_until": outcome.left_until.isoformat() if outcome.left_until else None,
+        "artifacts": artifacts_json(outcome.artifacts),
         "metrics": dict(outcome.metrics),
         "hours": round(outcome.hours, 4),
         "estimated_usd": float(outcome.estimated_usd),
         "stages": [{"name": stage.name.value, "seconds": round(stage.seconds, 3)} for stage in outcome.stages],
         "teardown": teardown_json(outcome.teardown),
     }
+
+
+def artifacts_json(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """Path, size and SHA-256 of each, by its name."""
+    return {artifact.name: _artifact_json(artifact) for artifact in artifacts}
+
+
+def artifacts_text(artifacts: Sequence[Artifact]) -> str:
+    """One line each."""
+    return "\n".join(_artifact_line(artifact) for artifact in artifacts)
 
 
 def teardown_json(report: TeardownReport) -> dict[str, list[str]]:
@@ -45,7 +57,7 @@ def outcome_text(outcome: Outcome) -> str:
     if "recs" in artifacts:
         lines += _recommendation_lines(artifacts)
     lines += _metric_lines(outcome.metrics)
-    lines += [_artifact_line(artifact) for artifact in outcome.artifacts]
+    lines += [artifacts_text(outcome.artifacts)] if outcome.artifacts else []
     lines += ["", *_closing_lines(outcome)]
     return "\n".join(lines)
 
