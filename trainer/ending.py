@@ -11,7 +11,9 @@ from trainer.data.split import HeldOut, answerable
 from trainer.data.validation import hold_out_samples
 from trainer.errors import InputError
 from trainer.evaluate import NetworkRecommender
+from trainer.fitting import Fit, Judge, best_scales, choose, completed, sparse_input
 from trainer.metrics import measured
+from trainer.network_closed_form import closed_layers, trained_part
 from trainer.network_types import NetworkSpec
 from trainer.pace import EarlyStopping, metric_k, pace_of
 from trainer.predict import Ready
@@ -35,8 +37,13 @@ class Trained:
     judged: Judged | None = None
     """What validation said of the last epoch and of the best; `None` where there was none."""
     refit: bool = False
+    fits: tuple[Fit, ...] = ()
+    """What was chosen for layers that are fitted in closed form."""
 
     def __str__(self) -> str:
+        return "; ".join([self._ending(), *map(str, self.fits)])
+
+    def _ending(self) -> str:
         if self.judged is None:
             return f"trained for {self.epochs} epochs"
         best = f"{self.judged.metric} {self.judged.best:.4f}"
@@ -62,21 +69,83 @@ def train_to_its_end(
     """
     pace = pace_of(spec.training, settings)
     rule = stopping or pace.stopping
-    if rule is None or pace.epochs == 0:
-        state = train(spec, data, settings, mesh=mesh, tell=tell, checkpoints=checkpoints)
-        return Trained(state, pace.epochs)
-    refits, rest = rule.refit and validation is None, data
-    if validation is None:
+    part = trained_part(spec)
+    refits, rest = rule is not None and rule.refit and validation is None, data
+    if rule is not None and validation is None and (pace.epochs or part is not spec):
         rest, validation = _taken_out(data, rule.validation, settings.seed)
-    measure = measure_of(spec, mesh, validation, metric=rule.metric, batch_size=pace.batch_size)
-    about = (digest_of(validation.known) + digest_of(validation.wanted)).hex()
-    stopper = Stopper(replace(rule, refit=refits), measure, about=about)
-    state = train(spec, rest, settings, mesh=mesh, tell=tell, checkpoints=checkpoints, stopper=stopper)
-    if refits:
-        del state
-        again = None if checkpoints is None else replace(checkpoints, folder=checkpoints.folder / _REFIT)
-        state = train(spec, data, settings, mesh=mesh, tell=tell, checkpoints=again, until=stopper.best_epoch)
-    return Trained(state, stopper.best_epoch, stopper.judged, refits)
+    stages = _Stages(settings, mesh, tell, checkpoints)
+    found: Trained | None = None
+    if part.layers:
+        own, its = _of_layers(part, rest), _of_layers(part, data)
+        found = stages.trained(part, own, its if refits else None, rule, validation)
+    if part is spec and found is not None:
+        return found
+    return stages.completed(spec, found and (part, found), (rest, data if refits else rest), rule, validation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """What of a training's circumstances stays the same through its stages."""
+
+    settings: TrainSettings
+    mesh: Mesh
+    tell: Callable[[EpochReport], None]
+    checkpoints: Checkpoints | None
+
+    def trained(
+        self,
+        spec: NetworkSpec,
+        data: TrainingData,
+        again: TrainingData | None,
+        rule: EarlyStopping | None,
+        validation: HeldOut | None,
+    ) -> Trained:
+        """Trained on `data` until it is best, and then anew on what is to be trained on `again`."""
+        pace, settings, mesh = pace_of(spec.training, self.settings), self.settings, self.mesh
+        if rule is None or validation is None or pace.epochs == 0:
+            state = train(spec, data, settings, mesh=mesh, tell=self.tell, checkpoints=self.checkpoints)
+            return Trained(state, pace.epochs)
+        measure = measure_of(spec, mesh, validation, metric=rule.metric, batch_size=pace.batch_size)
+        about = (digest_of(validation.known) + digest_of(validation.wanted)).hex()
+        stopper = Stopper(replace(rule, refit=again is not None), measure, about=about)
+        state = train(spec, data, settings, mesh=mesh, tell=self.tell, checkpoints=self.checkpoints, stopper=stopper)
+        if again is not None:
+            del state
+            kept = self.checkpoints and replace(self.checkpoints, folder=self.checkpoints.folder / _REFIT)
+            state = train(spec, again, settings, mesh=mesh, tell=self.tell, checkpoints=kept, until=stopper.best_epoch)
+        return Trained(state, stopper.best_epoch, stopper.judged, again is not None)
+
+    def completed(
+        self,
+        spec: NetworkSpec,
+        trained: tuple[NetworkSpec, Trained] | None,
+        data: tuple[TrainingData, TrainingData],
+        rule: EarlyStopping | None,
+        validation: HeldOut | None,
+    ) -> Trained:
+        """With the layers that are fitted in closed form: chosen on the first data, fitted to the second."""
+        judge = None if validation is None else Judge.of(validation, (rule or EarlyStopping()).metric)
+        forms = {
+            layer.name: choose(layer, sparse_input(data[0], layer.sources[0]), judge) for layer in closed_layers(spec)
+        }
+        part = trained and (trained[0], trained[1].state)
+        state = completed(spec, part, forms, data[1], self.settings, self.mesh)
+        measure = None
+        if judge is not None:
+            size = pace_of(spec.training, self.settings).batch_size
+            measure = measure_of(spec, self.mesh, judge.validation, metric=judge.metric, batch_size=size)
+        state, fits = best_scales(spec, state, forms, self.mesh, measure)
+        found = Trained(state, 0) if trained is None else trained[1]
+        return replace(found, state=state, fits=fits)
+
+
+def _of_layers(spec: NetworkSpec, data: TrainingData) -> TrainingData:
+    """The data of the layers that are there."""
+    names = {layer.name for layer in spec.layers}
+    inputs, targets = (
+        {name: one for name, one in role.items() if name in names} for role in (data.inputs, data.targets)
+    )
+    return TrainingData(inputs, targets)
 
 
 def measure_of(spec: NetworkSpec, mesh: Mesh, validation: HeldOut, *, metric: str, batch_size: int) -> Measure:

@@ -64,7 +64,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
         tell=on_epoch,
         checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
     )
-    if trained.judged is not None:
+    if trained.judged is not None or trained.fits:
         say(str(trained))
     weights = weights_of(trained.state, inputs.spec)
     first_alone(lambda: write_network(directory.network_file, inputs.spec, weights))

@@ -109,7 +109,7 @@ def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mes
         tell=lambda report: say(epoch_text(report)),
         validation=split.validation,
     )
-    if trained.judged is not None:
+    if trained.judged is not None or trained.fits:
         say(str(trained))
     return trained.state
 
