@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from jax.sharding import Mesh
 
-from trainer.data.split import HeldOut, answerable
-from trainer.data.validation import hold_out_samples
+from trainer.data.split import HeldOut
+from trainer.data.validation import at_most, hold_out_features
 from trainer.errors import InputError
 from trainer.evaluate import NetworkRecommender
-from trainer.fitting import Fit, Judge, best_scales, choose, completed, sparse_input
+from trainer.fitting import Fit, Judge, best_scales, choose, completed, data_of, sparse_input
 from trainer.metrics import measured
 from trainer.network_closed_form import closed_layers, trained_part
 from trainer.network_types import NetworkSpec
@@ -23,6 +23,8 @@ from trainer.state import TrainState
 from trainer.stopping import Judged, Measure, Stopper
 from trainer.train import Checkpoints, EpochReport, TrainingData, digest_of, train
 
+_MOST_MEASURED = 2000
+"""Validation samples that are asked after each epoch."""
 _REFIT = "refit"
 """Folder of the second training's checkpoints, in that of the first one's."""
 
@@ -60,27 +62,31 @@ def train_to_its_end(
     mesh: Mesh,
     tell: Callable[[EpochReport], None],
     validation: HeldOut | None = None,
+    again: TrainingData | None = None,
     stopping: EarlyStopping | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train `spec` (shapes resolved) as `train` does. Where the network states `EarlyStopping`, or `stopping` is given
-    in its place, its metric is measured on `validation`, which must not be trained on, after every epoch; without one,
-    samples are taken out of `data` for it. `Refit` counts only then: given samples are nobody's to train on.
+    """Train `spec` (shapes resolved) as `train` does, and fit what is to be fitted in closed form. Where the network
+    states `EarlyStopping`, or `stopping` is given in its place, its metric is measured after every epoch on
+    `validation`, which must not be trained on; without one, a share of each sample's features is taken out of `data` for it. With
+    `Refit` the network is then trained anew on all of `data`; where validation is given, on `again`, if it is.
     """
     pace = pace_of(spec.training, settings)
     rule = stopping or pace.stopping
     part = trained_part(spec)
-    refits, rest = rule is not None and rule.refit and validation is None, data
+    refits, rest = rule is not None and rule.refit and (validation is None or again is not None), data
     if rule is not None and validation is None and (pace.epochs or part is not spec):
         rest, validation = _taken_out(data, rule.validation, settings.seed)
     stages = _Stages(settings, mesh, tell, checkpoints)
     found: Trained | None = None
     if part.layers:
-        own, its = _of_layers(part, rest), _of_layers(part, data)
-        found = stages.trained(part, own, its if refits else None, rule, validation)
+        anew = data_of(part, again or data) if refits else None
+        found = stages.trained(part, data_of(part, rest), anew, rule, validation)
     if part is spec and found is not None:
         return found
-    return stages.completed(spec, found and (part, found), (rest, data if refits else rest), rule, validation)
+    return stages.completed(
+        spec, found and (part, found), (rest, (again or data) if refits else rest), rule, validation
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,30 +136,18 @@ class _Stages:
         }
         part = trained and (trained[0], trained[1].state)
         state = completed(spec, part, forms, data[1], self.settings, self.mesh)
-        measure = None
-        if judge is not None:
-            size = pace_of(spec.training, self.settings).batch_size
-            measure = measure_of(spec, self.mesh, judge.validation, metric=judge.metric, batch_size=size)
-        state, fits = best_scales(spec, state, forms, self.mesh, measure)
+        size = pace_of(spec.training, self.settings).batch_size
+        state, fits = best_scales(spec, state, forms, self.mesh, judge, batch_size=size)
         found = Trained(state, 0) if trained is None else trained[1]
         return replace(found, state=state, fits=fits)
 
 
-def _of_layers(spec: NetworkSpec, data: TrainingData) -> TrainingData:
-    """The data of the layers that are there."""
-    names = {layer.name for layer in spec.layers}
-    inputs, targets = (
-        {name: one for name, one in role.items() if name in names} for role in (data.inputs, data.targets)
-    )
-    return TrainingData(inputs, targets)
-
-
 def measure_of(spec: NetworkSpec, mesh: Mesh, validation: HeldOut, *, metric: str, batch_size: int) -> Measure:
-    """The mean of `metric` over the validation samples that have something wanted."""
+    """The mean of `metric` over the validation samples that have something wanted, or over some thousand of them."""
     k = metric_k(metric)
     if k is None:
         raise ValueError(f"{metric} names no metric")
-    asked = answerable(validation.known, validation.wanted)
+    asked = at_most(validation, _MOST_MEASURED)
     known, wanted = asked.known, asked.wanted
     live = known.width if known.features is None else len(known.features)
 
@@ -166,13 +160,13 @@ def measure_of(spec: NetworkSpec, mesh: Mesh, validation: HeldOut, *, metric: st
 
 
 def _taken_out(data: TrainingData, share: float, seed: int) -> tuple[TrainingData, HeldOut]:
-    """What is left to train on, and validation samples."""
+    """What is left to train on, and what is kept from it for validation."""
     whole = next(iter(data.inputs.values()))
     if not isinstance(whole, SparseDataset) or any(
         one is not whole for one in (*data.inputs.values(), *data.targets.values())
     ):
         raise InputError(
-            "EarlyStopping: samples can be kept from training only where every layer has the same sparse dataset"
+            "EarlyStopping: features can be kept from training only where every layer has the same sparse dataset"
         )
-    rest, validation = hold_out_samples(whole, share=share, seed=seed)
+    rest, validation = hold_out_features(whole, share=share, seed=seed)
     return TrainingData(dict.fromkeys(data.inputs, rest), dict.fromkeys(data.targets, rest)), validation

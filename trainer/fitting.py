@@ -1,22 +1,27 @@
 """Layers fitted in closed form: what is best on validation samples, put beside what was trained."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jax.sharding import Mesh
 
 from trainer.closed_form import ClosedForm
-from trainer.data.split import HeldOut, answerable, some_rows
-from trainer.errors import InputError
+from trainer.data.split import HeldOut
+from trainer.data.validation import at_most
+from trainer.errors import InputError, NetworkError
+from trainer.evaluate import NetworkRecommender
 from trainer.hosts import from_first
 from trainer.metrics import measured
 from trainer.model import group_of
-from trainer.network_closed_form import closed_layers
+from trainer.network_closed_form import closed_layers, trained_part
 from trainer.network_types import LayerSpec, NetworkSpec
 from trainer.pace import metric_k
+from trainer.predict import Ready
+from trainer.recommends import Recommends
 from trainer.referees.interactions import interactions
 from trainer.referees.ranking import Scorer
 from trainer.settings import TrainSettings
@@ -26,8 +31,11 @@ from trainer.state import TrainState, create_state, weights_of
 from trainer.train import TrainingData
 from trainer.weights import Connection, Weights
 
+Worths = npt.NDArray[np.float64]
 _MOST_ASKED = 1000
 """Validation samples that a choice is made by."""
+_LEAST_RANK = 256
+"""Directions by which powers are chosen, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +63,52 @@ class Judge:
 
     @classmethod
     def of(cls, validation: HeldOut, metric: str) -> "Judge":
-        """By at most a thousand of the validation samples, evenly spread over them."""
-        asked = answerable(validation.known, validation.wanted)
-        samples = asked.known.samples
-        chosen = np.zeros(samples, bool)
-        chosen[np.linspace(0, samples - 1, min(samples, _MOST_ASKED)).astype(np.int64)] = True
-        return cls(HeldOut(some_rows(asked.known, chosen), some_rows(asked.wanted, chosen)), metric)
+        """By at most a thousand of the validation samples."""
+        return cls(at_most(validation, _MOST_ASKED), metric)
 
-    def linear(self, matrices: tuple[Any, Any]) -> float:
-        """The metric of a linear model that goes through both matrices."""
+    @property
+    def live(self) -> int:
+        """How many features there are, padding left out."""
+        known = self.validation.known
+        return known.width if known.features is None else len(known.features)
+
+    def linear(self, matrices: tuple[Any, Any]) -> Worths:
+        """Of a linear model that goes through both matrices."""
+        live = matrices[0].shape[0]
+        return self.worths(Scorer("", live, lambda liked: (liked @ matrices[0]) @ matrices[1]), live)
+
+    def worths(self, recommender: Recommends, live: int) -> Worths:
+        """[samples] the metric of what is recommended."""
         known, k = self.validation.known, metric_k(self.metric) or 0
-        scorer = Scorer("", matrices[0].shape[0], lambda liked: (liked @ matrices[0]) @ matrices[1])
-        lists = scorer.best(known, k=k)
-        return measured(lists, self.validation.wanted, known, live=matrices[0].shape[0], ks=(k,)).means()[self.metric]
+        lists = recommender.best(known, k=k)
+        return measured(lists, self.validation.wanted, known, live=live, ks=(k,)).values[self.metric]
+
+    def choice(self, worths: Sequence[Worths]) -> int:
+        """Which is best on average; the first one unless another is better by more than a standard error of their
+        difference, sample by sample, since the best of many is best by chance, too. All processes choose alike.
+        """
+        best = int(np.argmax([worth.mean() for worth in worths]))
+        difference = worths[best] - worths[0]
+        error = difference.std() / np.sqrt(len(difference))
+        return int(from_first(np.array([best if difference.mean() > error else 0]))[0])
 
 
 def choose(layer: LayerSpec, dataset: SparseDataset, judge: Judge | None) -> ClosedForm:
     """The ridge and powers that rank best by themselves; scales are left open."""
     form = _stated(layer)
-    settings = [(powers, ridge) for powers in form.powers for ridge in form.ridge]
-    best = settings[0]
-    if judge is not None and len(settings) > 1:
-        worth: dict[Any, float] = {}
-        for powers in form.powers:
-            found = _spectrum(layer, dataset, powers)
-            worth |= {(powers, ridge): judge.linear(found.weights(ridge)) for ridge in form.ridge}
-        # All processes go on with what the first one found.
-        best = settings[int(from_first(np.array([max(range(len(settings)), key=lambda n: worth[settings[n]])]))[0])]
-    (item_power, user_power), ridge = best
-    return replace(form, ridge=(ridge,), item_power=(item_power,), user_power=(user_power,))
+    powers, ridge = form.powers[0], form.ridge[0]
+    if judge is None or len(form.powers) * len(form.ridge) == 1:
+        return replace(form, ridge=(ridge,), item_power=powers[:1], user_power=powers[1:])
+    if len(form.powers) > 1:
+        # Powers tell themselves apart at a lower rank, which costs a fraction.
+        rank = min(layer.width, max(layer.width // 4, _LEAST_RANK))
+        found = [_spectrum(dataset, tried, rank) for tried in form.powers]
+        settings = [(tried, one) for tried in range(len(found)) for one in form.ridge]
+        worths = [judge.linear(found[tried].weights(one)) for tried, one in settings]
+        powers = form.powers[settings[judge.choice(worths)][0]]
+    whole = _spectrum(dataset, powers, layer.width)
+    ridge = form.ridge[judge.choice([judge.linear(whole.weights(one)) for one in form.ridge])]
+    return replace(form, ridge=(ridge,), item_power=powers[:1], user_power=powers[1:])
 
 
 def completed(
@@ -101,7 +126,7 @@ def completed(
     for layer in closed_layers(spec):
         source = layer.sources[0]
         output = next(one for one in spec.outputs if layer.name in one.sources)
-        found = _spectrum(layer, sparse_input(data, source), forms[layer.name].powers[0])
+        found = _spectrum(sparse_input(data, source), forms[layer.name].powers[0], layer.width)
         down, up = (from_first(part) for part in found.weights(forms[layer.name].ridge[0]))
         scale = np.float32(forms[layer.name].scale[0])
         learnt[source, layer.name] = Connection(down, np.zeros(layer.width, np.float32))
@@ -110,6 +135,35 @@ def completed(
     norms = Weights(()) if trained is None else weights_of(trained[1], trained[0])
     weights = replace(norms, connections=connections)
     return create_state(spec, settings, mesh, weights=weights, steps=1)._replace(opt_state={})
+
+
+def data_of(spec: NetworkSpec, data: TrainingData) -> TrainingData:
+    """The data of the layers that `spec` has."""
+    names = {layer.name for layer in spec.layers}
+    inputs, targets = (
+        {name: one for name, one in role.items() if name in names} for role in (data.inputs, data.targets)
+    )
+    return TrainingData(inputs, targets)
+
+
+def trainable(spec: NetworkSpec) -> NetworkSpec:
+    """What of a network is trained; `NetworkError` where that is nothing."""
+    part = trained_part(spec)
+    if not part.layers:
+        raise NetworkError("nothing is left to train; networks that are fitted alone want a run directory", "$.Layers")
+    return part
+
+
+def finished(
+    spec: NetworkSpec,
+    trained: tuple[NetworkSpec, TrainState] | None,
+    data: TrainingData,
+    settings: TrainSettings,
+    mesh: Mesh,
+) -> TrainState:
+    """As `completed`, with the first of everything that may be tried."""
+    forms = {layer.name: choose(layer, sparse_input(data, layer.sources[0]), None) for layer in closed_layers(spec)}
+    return completed(spec, trained, forms, data, settings, mesh)
 
 
 def scaled(spec: NetworkSpec, layer: str, state: TrainState, factor: float, mesh: Mesh) -> TrainState:
@@ -127,21 +181,21 @@ def best_scales(
     state: TrainState,
     forms: dict[str, ClosedForm],
     mesh: Mesh,
-    measure: Callable[[TrainState], float] | None,
+    judge: Judge | None,
+    *,
+    batch_size: int,
 ) -> tuple[TrainState, tuple[Fit, ...]]:
-    """The state, which has the first of every scale, with the best by `measure`, layer by layer; with the first ones
-    where there is no measure.
+    """The state, which has the first of every scale, with the best ones, chosen layer by layer; as it is where there is
+    nothing to choose by.
     """
     fits: list[Fit] = []
     for layer, form in forms.items():
         best = 0
-        if measure is not None and len(form.scale) > 1:
-            base = scaled(spec, layer, state, 1.0 / form.scale[0], mesh) if form.scale[0] else None
-            if base is None:
-                raise InputError(f"layer {layer}: ClosedForm: the first Scale is 0; put it behind another")
-            worth = [measure(scaled(spec, layer, base, scale, mesh)) for scale in form.scale]
-            best = int(from_first(np.array([int(np.argmax(worth))]))[0])
-            state = scaled(spec, layer, base, form.scale[best], mesh)
+        if judge is not None and len(form.scale) > 1:
+            states = (scaled(spec, layer, state, scale / form.scale[0], mesh) for scale in form.scale)
+            worths = [judge.worths(_recommender(spec, one, mesh, judge, batch_size), judge.live) for one in states]
+            best = judge.choice(worths)
+            state = scaled(spec, layer, state, form.scale[best] / form.scale[0], mesh)
         fits.append(Fit(layer, replace(form, scale=(form.scale[best],))))
     return state, tuple(fits)
 
@@ -154,15 +208,19 @@ def sparse_input(data: TrainingData, name: str) -> SparseDataset:
     return dataset
 
 
+def _recommender(spec: NetworkSpec, state: TrainState, mesh: Mesh, judge: Judge, batch_size: int) -> NetworkRecommender:
+    return NetworkRecommender(Ready(spec, state.params, mesh, state.statistics), judge.live, batch_size)
+
+
 def _stated(layer: LayerSpec) -> ClosedForm:
     if layer.closed_form is None:
         raise ValueError(f"layer {layer.name} is trained")
     return layer.closed_form
 
 
-def _spectrum(layer: LayerSpec, dataset: SparseDataset, powers: tuple[float, float]) -> Spectrum:
+def _spectrum(dataset: SparseDataset, powers: tuple[float, float], rank: int) -> Spectrum:
     matrix = interactions(dataset, live=dataset.width)
-    return spectrum(matrix, rank=layer.width, item_power=powers[0], user_power=powers[1])
+    return spectrum(matrix, rank=rank, item_power=powers[0], user_power=powers[1])
 
 
 def _by_ends(spec: NetworkSpec, weights: Weights) -> dict[tuple[str, str], Connection]:

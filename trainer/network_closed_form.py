@@ -23,6 +23,8 @@ def read_closed_form(node: Node | None) -> ClosedForm | None:
     for key, name in NAMES.items():
         own = members.get(key)
         found[name] = getattr(default, name) if own is None else _numbers(own, highest.get(name, _MOST_POWER))
+    if found["scale"][0] == 0 and members.get("Scale") is not None:
+        raise members.nodes["Scale"].fail("the first one is what counts unless another is better; it cannot be 0")
     return ClosedForm(**found)
 
 

@@ -13,6 +13,8 @@ Floats = npt.NDArray[np.float32]
 
 _MORE, _ROUNDS, _SEED = 32, 3, 0
 """Of the randomised decomposition: directions beside those wanted, rounds of power iteration, and its seed."""
+_RESOLVED = 1e-3
+"""Share of the largest length below which float32 cannot tell a direction from rounding, when lengths are squared."""
 _SMALLEST = 1e-6
 """Share of the largest singular value below which one counts as none."""
 
@@ -71,8 +73,12 @@ def _right_singular(matrix: Any, rank: int) -> tuple[Floats, Floats]:
 
 
 def _orthonormal(columns: Floats) -> Floats:
-    found: Any = linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)
-    return found[0]
+    """A basis of what the columns span; columns of zeros where they span less."""
+    # By the eigenvectors of their products, several times faster than Householder's, and exact enough between rounds.
+    values, vectors = _eigen(columns.T @ columns)
+    kept = values > _RESOLVED * values[0]
+    basis: Floats = columns @ (vectors * np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0))
+    return basis.astype(np.float32)
 
 
 def _eigen(gram: Any) -> tuple[Floats, Floats]:
