@@ -20,6 +20,7 @@ from orchestrator.record import RunRecord, find_run, write_record
 from orchestrator.report.outcome import outcome_json
 from orchestrator.report.plan import plan_json, plan_text
 from orchestrator.report.progress import progress
+from orchestrator.report.summary import summary_markdown
 from orchestrator.resources import Outcome, Stage, Tagged, TeardownReport
 from orchestrator.run import World, run
 from orchestrator.spec import RunSpec
@@ -70,6 +71,8 @@ def carry_out(spec: RunSpec, where: Where, *, stream: TextIO, agree: Callable[[]
         with progress(stream) as tell:
             outcome = _run(made, world, folder=folder, telling=Telling(world.clock, tell, telling.stages))
         write_record(folder, record.model_copy(update={"outcome": outcome_json(outcome)}))
+        summary = summary_markdown(made.plan, made.inputs.summary, outcome)
+        (folder / "summary.md").write_text(summary, encoding="utf-8")
         return outcome
 
 
