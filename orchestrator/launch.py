@@ -256,6 +256,7 @@ def _instance(site: _Site, group: SecurityGroup, key_pair: KeyPair, user_data: s
             volume_gib=plan.volume_gib,
             user_data=user_data,
             tags=site.tags,
+            instance_profile=plan.spec.instance_profile,
         )
         try:
             return _running(site, _started(site, offer, request)), offer

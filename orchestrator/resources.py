@@ -200,6 +200,7 @@ class LaunchRequest:
     volume_gib: int
     user_data: str = field(repr=False)
     tags: Mapping[str, str]
+    instance_profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from orchestrator.record import LEDGER_FILE, RunRecord, find_run, remember_outco
 from orchestrator.report.outcome import outcome_json
 from orchestrator.report.plan import plan_json, plan_text
 from orchestrator.report.progress import progress
+from orchestrator.report.summary import summary_markdown
 from orchestrator.resources import Outcome, Stage, Tagged, TeardownReport
 from orchestrator.run import give_back, run
 from orchestrator.spec import RunSpec
@@ -65,6 +66,8 @@ def carry_out(
         opened.kept = outcome.detached
         if not outcome.detached:
             remember_outcome(folder, outcome_json(outcome))
+            summary = summary_markdown(made.plan, made.inputs.summary, outcome)
+            (folder / "summary.md").write_text(summary, encoding="utf-8")
         return outcome
 
 

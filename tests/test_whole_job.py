@@ -52,6 +52,11 @@ def rated_by(ratings: Path) -> dict[str, set[str]]:
     return rated
 
 
+def row(markdown: str, name: str) -> str:
+    (found,) = [line for line in markdown.splitlines() if line.startswith(f"| {name} |")]
+    return found
+
+
 def test_the_whole_job_brings_recommendations_home_and_leaves_nothing(cloud: MockCloud, ratings: Path, tmp_path: Path):
     done = launch(cloud, ratings, "--k", "7", cwd=tmp_path)
     assert done.exit_status == 0, done.stderr
@@ -83,6 +88,12 @@ def test_the_whole_job_brings_recommendations_home_and_leaves_nothing(cloud: Moc
     assert answer["hours"] > 0
     assert cloud.billable == []
     assert json.loads((folder / "run.json").read_text())["outcome"]["exit_status"] == 0
+    summary = (folder / "summary.md").read_text()
+    assert summary.startswith(f"## {answer['run_id']}: done\n")
+    assert "- survivors: none\n" in summary
+    for model in ("network", "popularity"):
+        assert f"| {answer['metrics'][f'{model}.ndcg@100']:.4f} |" in row(summary, model)
+    assert "123456789012" not in summary, "pages of CI jobs are public, the account's number is not"
     assert not list(folder.glob("*.pem")), "the private key outlived the machine it opened"
     assert "PRIVATE KEY" not in "".join(path.read_text(errors="replace") for path in folder.glob("*.json*"))
 
@@ -116,7 +127,9 @@ def test_a_failing_trainer_is_told_in_its_own_words_and_torn_down(cloud: MockClo
     assert "finite" in done.answer["error"]
     assert done.answer["teardown"]["survivors"] == []
     assert cloud.billable == []
-    assert (only_run_folder(tmp_path) / "log.txt").read_text()
+    folder = only_run_folder(tmp_path)
+    assert (folder / "log.txt").read_text()
+    assert f": failed\n\n````text\n{done.answer['error']}\n````\n" in (folder / "summary.md").read_text()
 
 
 def started_training(cwd: Path) -> bool:

@@ -62,6 +62,23 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
+def cost_text(outcome: Outcome) -> str:
+    """`0.02 USD for 1.0 min of machine time`."""
+    return f"{outcome.estimated_usd} USD for {outcome.hours * 60:.1f} min of machine time"
+
+
+def measured(metrics: Mapping[str, float]) -> tuple[tuple[str, ...], dict[str, tuple[float, ...]]]:
+    """What was measured on held-out items, and the values of the network and of popularity, if the run measured
+    both; nothing where none was held out.
+    """
+    names = tuple(sorted(name.removeprefix("network.") for name in metrics if name.startswith("network.")))
+    return names, {
+        model: tuple(metrics[f"{model}.{name}"] for name in names)
+        for model in ("network", "popularity")
+        if names and all(f"{model}.{name}" in metrics for name in names)
+    }
+
+
 def teardown_text(report: TeardownReport) -> str:
     """`given back  instance i-…, key pair …` and `survivors: none`."""
     lines = [f"given back  {', '.join(report.deleted) or 'nothing was there'}"]
@@ -102,15 +119,11 @@ def _item_line(item: str, titles: Mapping[str, str]) -> str:
 
 def _metric_lines(metrics: Mapping[str, float]) -> list[str]:
     """A table of the network beside popularity, if the run measured both."""
-    names = sorted(name.removeprefix("network.") for name in metrics if name.startswith("network."))
+    names, models = measured(metrics)
     if not names:
         return []
-    header = "  " + "".join([f"{'held-out items':<16}", *(f"{name:>15}" for name in names)])
-    rows = [
-        "  " + "".join([f"{model:<16}", *(f"{metrics[f'{model}.{name}']:>15.4f}" for name in names)])
-        for model in ("network", "popularity")
-        if all(f"{model}.{name}" in metrics for name in names)
-    ]
+    header = f"  {'held-out items':<16}" + "".join(f"{name:>15}" for name in names)
+    rows = [f"  {model:<16}" + "".join(f"{value:>15.4f}" for value in values) for model, values in models.items()]
     return [header, *rows, ""]
 
 
@@ -118,6 +131,6 @@ def _closing_lines(outcome: Outcome) -> list[str]:
     took = seconds_text(sum(stage.seconds for stage in outcome.stages))
     lines = [
         f"run         {outcome.run_id}, {took}",
-        f"cost        {outcome.estimated_usd} USD for {outcome.hours * 60:.1f} min of machine time",
+        f"cost        {cost_text(outcome)}",
     ]
     return [*lines, *teardown_text(outcome.teardown).splitlines()]

@@ -85,6 +85,7 @@ def test_the_instance_is_as_it_was_planned(rented: Rental, cloud: AwsCloud):
     assert told["InstanceType"] == launched.offer.instance_type == "g6.xlarge"
     assert told["Placement"]["AvailabilityZone"] == launched.offer.zone
     assert told["MetadataOptions"]["HttpTokens"] == "required"
+    assert "IamInstanceProfile" not in told
     shutdown = ec2.describe_instance_attribute(
         InstanceId=told["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
     )
@@ -93,6 +94,12 @@ def test_the_instance_is_as_it_was_planned(rented: Rental, cloud: AwsCloud):
         "Volumes"
     ]
     assert (volume["VolumeType"], volume["Encrypted"], volume["Size"]) == ("gp3", True, 150)
+
+
+def test_a_machine_has_rights_only_by_the_profile_that_the_spec_names(rented: Rental, cloud: AwsCloud):
+    rented.plan = replace(rented.plan, spec=rented.plan.spec.model_copy(update={"instance_profile": "bucket-reader"}))
+    rented.launch()
+    assert described(rented, cloud)["IamInstanceProfile"]["Arn"].endswith(":instance-profile/bucket-reader")
 
 
 def test_everything_carries_the_runs_tags_from_the_creating_call_on(mock: MockedCloud, rented: Rental, cloud: AwsCloud):

@@ -16,6 +16,7 @@ import pytest
 from trainer_networks import chain, mesh_of, random_rows, with_layer
 
 from trainer import train as training
+from trainer.compilations import compilations_of
 from trainer.deal import with_deals
 from trainer.errors import InputError, NonFiniteError
 from trainer.network_types import Activation, NetworkSpec, OptimizerName, OptimizerSpec, Schedule, Sparseness
@@ -182,6 +183,24 @@ def test_a_loss_that_is_no_number_ends_the_training() -> None:
     spec = replace(everything_random(), optimizer=OptimizerSpec(OptimizerName.SGD, 1e30))
     with pytest.raises(NonFiniteError, match="between steps 1 and 6"):
         train(spec, DATA, SETTINGS, mesh=mesh_of((1, 1)), tell=lambda _: None)
+
+
+def test_a_training_compiles_its_step_once_for_each_size_of_batch_however_many_epochs_it_has() -> None:
+    features, samples = 640, 102
+    sizes = np.full(samples, 3)
+    # Any batch of every epoch may be the one that is larger than the others.
+    sizes[samples // 2] = 600
+    rows = [np.sort(np.arange(7 * row, 7 * row + size) % features) for row, size in enumerate(sizes)]
+    data = SparseDataset(
+        "in", features, np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(rows).astype(np.uint32)
+    )
+    both = TrainingData({"Input0": data}, {"Output2": data})
+    assert samples % SETTINGS.batch_size > 0, "the last batch is to be a short one"
+    with compilations_of("step") as compiled:
+        settings = SETTINGS.model_copy(update={"epochs": 4})
+        train(chain((features, features), hidden=(4,)), both, settings, mesh=mesh_of((1, 1)), tell=lambda _: None)
+    assert compiled.count == 2
+    assert compiled.seconds > 0
 
 
 def test_after_epoch_sees_the_start_and_every_epoch() -> None:
