@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick_xla
 from trainer_networks import chain, mesh_of, random_rows, with_layer
 
 from trainer import train as training
@@ -117,12 +118,7 @@ def test_killed_at_twenty_random_steps_it_ends_at_the_same_weights(tmp_path: Pat
 
 def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     program = [sys.executable, str(Path(__file__)), str(tmp_path / "saved"), str(tmp_path / "weights.npz")]
-    # As tests/trainer/conftest.py has it: other ways to compile round differently.
-    quick = (
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-        "--xla_cpu_use_fusion_emitters=false"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": quick}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": quick_xla.FLAGS}
     child = subprocess.Popen(program, env=environment)
     end = time.monotonic() + 120
     while not list((tmp_path / "saved").glob("[0-9]*")):
