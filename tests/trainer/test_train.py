@@ -128,7 +128,7 @@ def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Pa
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "weights.npz").exists()
-    subprocess.run(program, env=environment, check=True, timeout=120)
+    subprocess.run([*program, "100"], env=environment, check=True, timeout=120)
     expected = trained(settings=SLOW)[0]
     with np.load(tmp_path / "weights.npz") as found:
         for name, wanted in zip(found.files, expected, strict=True):
@@ -226,9 +226,9 @@ def test_a_gradient_is_clipped_by_the_length_of_all_of_it() -> None:
     np.testing.assert_allclose(updates["hidden"]["1"]["bias"], [-1.6], rtol=1e-6)
 
 
-def main(saved: str, result: str) -> None:
-    """A training slow enough to be killed."""
-    start = Checkpoints(Path(saved), steps=1)
+def main(saved: str, result: str, steps: str = "1") -> None:
+    """A training slow enough to be killed, unless it has more `steps` from checkpoint to checkpoint."""
+    start = Checkpoints(Path(saved), steps=int(steps))
     np.savez(result, *trained(start, settings=SLOW)[0])
 
 
