@@ -17,6 +17,12 @@ _LONGEST = (
     "test_distributed",
     "test_launch",
     "test_session",
+    "test_fused",
+    "test_capacity",
+    "test_state",
+    "test_output_losses",
+    "test_programs",
+    "test_sample_script",
 )
 """Most of what some of these do is to wait: they go well beside those that compute."""
 
