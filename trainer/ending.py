@@ -69,7 +69,7 @@ def train_to_its_end(
     """Train `spec` (shapes resolved) as `train` does, and fit what is to be fitted in closed form. Where the network
     states `EarlyStopping`, or `stopping` is given in its place, its metric is measured after every epoch on
     `validation`, which must not be trained on; without one, a share of each sample's features is taken out of `data`
-    for it. With `Refit` the network is then trained anew on all of `data`; where validation is given, on `again`, if it is.
+    for it. With `Refit` it is then trained anew on all of `data`; where validation is given, on `again`, if it is.
     """
     pace = pace_of(spec.training, settings)
     rule = stopping or pace.stopping

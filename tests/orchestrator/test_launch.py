@@ -9,6 +9,7 @@ import pytest
 import yaml
 from rentals import QUICK, REGION, Between, Rental, aws, left_over, rental
 
+from orchestrator import launch as launching
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.dryrun.first_boot import read_user_data
@@ -278,7 +279,9 @@ def test_a_quota_that_only_run_instances_knows_is_named(mock: MockedCloud, rente
     assert mock.calls()["RunInstances"] == 1
 
 
-def test_waiting_for_the_instance_has_an_end(mock: MockedCloud, rented: Rental):
+def test_waiting_for_the_instance_has_an_end(mock: MockedCloud, rented: Rental, monkeypatch: pytest.MonkeyPatch):
+    # Two hundred questions cost five seconds of moto.
+    monkeypatch.setattr(launching, "_RUNNING_SECONDS", 15.0)
     mock.play({**QUICK, "pending_seconds": 600.0})
     rented.clock._really = 0.0
     with pytest.raises(TimedOut, match="to run with a public address"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import quick_xla
 from trainer_checkerboard import write_checkerboard, write_network
 from trainer_programs import BOARD, sparse, trainer
 
@@ -36,12 +37,7 @@ def free_port() -> int:
 
 def trainers(folder: Path, *arguments: str, devices: int = 4) -> list["subprocess.Popen[str]"]:
     """Two processes of `trainer train` in `folder`, with so many devices each."""
-    # Other ways to compile round differently, and cost more.
-    quick = (
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-        "--xla_cpu_use_fusion_emitters=false"
-    )
-    asked = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": quick}
+    asked = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": quick_xla.FLAGS}
     group = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process"]
     return [
         subprocess.Popen(

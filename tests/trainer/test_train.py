@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick_xla
 from trainer_networks import chain, mesh_of, random_rows, with_layer
 
 from trainer import train as training
@@ -118,12 +119,7 @@ def test_killed_at_twenty_random_steps_it_ends_at_the_same_weights(tmp_path: Pat
 
 def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     program = [sys.executable, str(Path(__file__)), str(tmp_path / "saved"), str(tmp_path / "weights.npz")]
-    # As tests/trainer/conftest.py has it: other ways to compile round differently.
-    quick = (
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-        "--xla_cpu_use_fusion_emitters=false"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": quick}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": quick_xla.FLAGS}
     child = subprocess.Popen(program, env=environment)
     end = time.monotonic() + 120
     while not list((tmp_path / "saved").glob("[0-9]*")):
@@ -133,7 +129,7 @@ def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Pa
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "weights.npz").exists()
-    subprocess.run(program, env=environment, check=True, timeout=120)
+    subprocess.run([*program, "100"], env=environment, check=True, timeout=120)
     expected = trained(settings=SLOW)[0]
     with np.load(tmp_path / "weights.npz") as found:
         for name, wanted in zip(found.files, expected, strict=True):
@@ -249,9 +245,9 @@ def test_a_gradient_is_clipped_by_the_length_of_all_of_it() -> None:
     np.testing.assert_allclose(updates["hidden"]["1"]["bias"], [-1.6], rtol=1e-6)
 
 
-def main(saved: str, result: str) -> None:
-    """A training slow enough to be killed."""
-    start = Checkpoints(Path(saved), steps=1)
+def main(saved: str, result: str, steps: str = "1") -> None:
+    """A training slow enough to be killed, unless it has more `steps` from checkpoint to checkpoint."""
+    start = Checkpoints(Path(saved), steps=int(steps))
     np.savez(result, *trained(start, settings=SLOW)[0])
 
 
