@@ -77,7 +77,7 @@ class SplitGround:
             say(line)
 
         (found,) = measure(model.network, self.split, settings, Wishes(baselines=(), metric=self.metric), say=heard)
-        pace = pace_of(read_network(model.network).training, settings)
+        pace = pace_of(read_network(model.network).training.over(self.split.training.samples), settings)
         described = f"batch {pace.batch_size}, epochs {pace.epochs}"
         if pace.stopping is not None:
             described = f"{described} at most: {told[-1]}"
