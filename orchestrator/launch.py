@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from pathlib import Path
 from string import Template
 from typing import TypeVar
@@ -34,8 +35,10 @@ from orchestrator.resources import (
     KeyPair,
     Kind,
     LaunchRequest,
+    Market,
     Offer,
     SecurityGroup,
+    Way,
 )
 from orchestrator.wait import wait_until
 
@@ -47,6 +50,8 @@ _GROUP_VISIBLE_SECONDS = 60.0
 _VISIBLE_SECONDS = 120.0
 """EC2 may not know a new instance for so long."""
 _RUNNING_SECONDS = 600.0
+_ROUND_PAUSES_SECONDS = (15.0, 30.0, 60.0, 120.0, 300.0)
+"""Between rounds of the offers while AWS has none of them; the last one again and again."""
 _POLL_SECONDS = 1.0
 _LOST_CAPACITY = "InsufficientInstanceCapacity"
 
@@ -91,6 +96,33 @@ class _Site:
             "created-at": _moment(self.plan.created_at),
             "expires-at": _moment(self.plan.expires_at),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What every request of a round has in common."""
+
+    plan: Plan
+    group: SecurityGroup
+    key_pair: KeyPair
+    user_data: str
+    tags: Mapping[str, str]
+    number: int
+
+    def of(self, offer: Offer) -> LaunchRequest:
+        """The request of an offer."""
+        return LaunchRequest(
+            client_token=_token(self.plan, offer, self.number),
+            image=self.plan.image,
+            instance_type=offer.instance_type,
+            market=offer.market,
+            subnet_id=offer.subnet_id,
+            group_id=self.group.group_id,
+            key_name=self.key_pair.name,
+            volume_gib=self.plan.volume_gib,
+            user_data=self.user_data,
+            tags=self.tags,
+        )
 
 
 def launch(
@@ -179,9 +211,10 @@ def _group(site: _Site) -> SecurityGroup:
 
     def opened() -> SecurityGroup | None:
         try:
-            return site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
+            site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
         except NotYetVisible:
             return None
+        return SecurityGroup(group_id, site.name, plan.ingress_cidr)
 
     return wait_until(
         opened,
@@ -214,37 +247,63 @@ def _existing(site: _Site, kind: Kind) -> str | None:
 
 
 def _instance(site: _Site, group: SecurityGroup, key_pair: KeyPair, user_data: str) -> tuple[Instance, Offer]:
-    plan = site.plan
-    for offer in plan.offers:
-        request = LaunchRequest(
-            client_token=_token(plan, offer),
-            image=plan.image,
-            instance_type=offer.instance_type,
-            market=offer.market,
-            subnet_id=offer.subnet_id,
-            group_id=group.group_id,
-            key_name=key_pair.name,
-            volume_gib=plan.volume_gib,
-            user_data=user_data,
-            tags=site.tags,
-        )
+    """Go round the offers until one is to be had, once or for as long as the spec waits for capacity."""
+    spec = site.plan.spec
+    deadline = site.clock.now() + timedelta(minutes=float(spec.wait_capacity_minutes))
+    refused: dict[Way, str] = {}
+    for number, pause in enumerate(chain(_ROUND_PAUSES_SECONDS, repeat(_ROUND_PAUSES_SECONDS[-1]))):
+        found = _round(site, _Order(site.plan, group, key_pair, user_data, site.tags, number), refused)
+        if found is not None:
+            return found
+        left = (deadline - site.clock.now()).total_seconds()
+        if left <= 0:
+            break
+        wait = min(pause, left)
+        site.tell(f"AWS has none of the offers; asking again in {wait:.0f} s, for {left / 60:.0f} min more")
+        site.clock.sleep(wait)
+    tried = ", ".join(_offer_text(offer) for offer in site.plan.offers if offer.way not in refused)
+    waited = f" after {spec.wait_capacity_minutes.normalize():f} min" if spec.wait_capacity_minutes else ""
+    raise NoCapacity(
+        f"AWS has none of the offers{waited or ' now'}: {tried}; try again later, wait longer (--wait-capacity), "
+        "or allow more instance types, zones of another region or the other market"
+    )
+
+
+def _round(site: _Site, order: _Order, refused: dict[Way, str]) -> tuple[Instance, Offer] | None:
+    """Try each offer once; `None` if AWS has none of them. What a quota refuses is written into `refused`, and its like
+    not tried again; `QuotaExceeded` if nothing else is left.
+    """
+    for offer in site.plan.offers:
+        if offer.way in refused:
+            continue
         try:
-            return _running(site, _started(site, offer, request)), offer
+            return _running(site, _started(site, offer, order.of(offer))), offer
         except NoCapacity as error:
-            site.tell(f"no {offer.instance_type} in {offer.zone}: {error}")
+            site.tell(f"no {_offer_text(offer)}: {error}")
         except QuotaExceeded as error:
-            raise QuotaExceeded(f"{error}{_quota_advice(site, offer)}") from error
-    tried = ", ".join(f"{offer.instance_type} in {offer.zone}" for offer in plan.offers)
-    raise NoCapacity(f"AWS has none of the offers now: {tried}; try again later, or allow more instance types")
+            refused |= _alike(site, offer, str(error))
+            if all(other.way in refused for other in site.plan.offers):
+                raise QuotaExceeded(refused[offer.way]) from error
+            site.tell(f"no {_offer_text(offer)}: {refused[offer.way]}")
+    return None
 
 
-def _quota_advice(site: _Site, offer: Offer) -> str:
+def _alike(site: _Site, offer: Offer, error: str) -> dict[Way, str]:
+    """The ways that share the quota of the offer that was refused, and what to tell."""
+    ways = tuple(dict.fromkeys(other.way for other in site.plan.offers))
     try:
-        quota = site.reader.quota(offer.instance_type, offer.market)
+        quotas = site.reader.quotas(ways)
     except RunFailed:
-        quota = None
+        quotas = {}
+    quota = quotas.get(offer.way)
     code = f"quota {quota.code} ({quota.name})" if quota else f"the vCPU quota of {offer.instance_type}"
-    return f"; ask AWS for more of {code} in {site.plan.spec.region}"
+    told = f"{error}; ask AWS for more of {code} in {site.plan.spec.region}"
+    return {offer.way: told} | {way: told for way, other in quotas.items() if quota and other.code == quota.code}
+
+
+def _offer_text(offer: Offer) -> str:
+    market = " (spot)" if offer.market is Market.SPOT else ""
+    return f"{offer.instance_type} in {offer.zone}{market}"
 
 
 def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
@@ -260,7 +319,7 @@ def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
     )
     instance = _create(site, entry, lambda: site.writer.run_instance(request), existing=lambda: None)
     site.ledger.created(entry, instance.instance_id)
-    site.tell(f"{instance.instance_id}: {offer.instance_type} in {offer.zone}")
+    site.tell(f"{instance.instance_id}: {_offer_text(offer)}")
     return instance
 
 
@@ -327,9 +386,9 @@ def _death(seen: Instance) -> RunFailed:
     return InstanceDied(f"{seen.instance_id} in {seen.zone} is {seen.state} before it could be used: {reason}")
 
 
-def _token(plan: Plan, offer: Offer) -> str:
-    """A client token of this run and offer only."""
-    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market}"
+def _token(plan: Plan, offer: Offer, number: int) -> str:
+    """A client token of this run, offer and round only: the token of an instance that ended is spent."""
+    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market} {number}"
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from orchestrator.draft import Draft, draft
 from orchestrator.errors import Interrupted, UsageError
+from orchestrator.imaging import Candidate, image_candidates
 from orchestrator.launch import forget_key
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.packaged import packaged
@@ -47,6 +48,12 @@ def look(spec: RunSpec, where: Where, *, stream: TextIO) -> Draft:
     """The plan of `spec`; nothing changes anywhere."""
     with _world(spec.region, where) as (world, _), progress(stream) as tell:
         return draft(spec, world.reader, telling=Telling(world.clock, tell))
+
+
+def candidates(family: str | None, region: str, where: Where, *, instance_type: str | None) -> tuple[Candidate, ...]:
+    """Images of a family, or of every one."""
+    with _world(region, where) as (world, _):
+        return image_candidates(world.reader, family, instance_type=instance_type)
 
 
 def carry_out(spec: RunSpec, where: Where, *, stream: TextIO, agree: Callable[[], bool] | None, quiet: bool) -> Outcome:
