@@ -163,6 +163,8 @@ def _notes(spec: RunSpec, facts: Facts, *, before: tuple[Offer, ...], offers: tu
     named = [name for name in spec.instance_types if name in dropped] or sorted(dropped)
     if named:
         notes.append(f"{', '.join(named)} cost{'s' if len(named) == 1 else ''} more than you allow")
+    if any(offer.market is Market.SPOT for offer in offers):
+        notes.append("AWS may take a spot machine back at two minutes' notice: the training would be lost")
     if facts.leftovers:
         notes.append(
             f"resources of earlier runs that still exist: {len(facts.leftovers)}; `orchestrator sweep` lists them"
