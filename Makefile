@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 UV := $(BIN)/python -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check fix bench bench-small wheel lock clean
+.PHONY: help demo test lint check fix bench bench-small quality wheel lock clean
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,8 +45,12 @@ fix: $(READY) ## mend what can be mended
 bench: $(READY) .bench/.ready ## measure beside peers
 	$(BIN)/python -m benchmarks --peers .bench/bin/python
 
-bench-small: $(READY) ## run every row that needs no peer in seconds, to show that it runs
+bench-small: $(READY) ## run every row of both that needs no peer in seconds, to show that it runs
 	$(BIN)/python -m benchmarks --small
+	$(BIN)/python -m benchmarks.quality --small
+
+quality: $(READY) ## measure the networks beside baselines; QUALITY="--rows ml-100k" for less
+	$(BIN)/python -m benchmarks.quality $(QUALITY)
 
 .bench/.ready: benchmarks/requirements.lock | $(READY)
 	$(UV) venv --quiet --allow-existing --python $(BIN)/python .bench
@@ -61,4 +65,4 @@ lock: ## pin every dependency anew
 		pyproject.toml --output-file requirements.lock
 
 clean: ## forget the environment and everything built
-	rm -rf $(VENV) .bench dist build runs
+	rm -rf $(VENV) .bench .quality dist build runs

@@ -4,14 +4,11 @@ table for the README.
 
 import argparse
 import datetime as dt
-import os
-import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from benchmarks import convert, flops, sampled, slices, step, topk
+from benchmarks import convert, flops, machine, sampled, slices, step, topk
 from benchmarks.pairs import Row
 from benchmarks.scale import SMALL, Scale
 
@@ -50,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def table(rows: Sequence[Row]) -> str:
     """Markdown, with date and machine."""
     today = dt.datetime.now(dt.UTC).date()
-    lines = [f"Measured {today} on {os.cpu_count()} cores, {_processor()}.", ""]
+    lines = [f"Measured {today} on {machine.described()}.", ""]
     lines += ["| figure | ours | peer | unit | ratio | bar | met |", "| --- | --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         met = {True: "yes", False: "no", None: row.note or "–"}[row.met]
@@ -65,12 +62,6 @@ def _cell(number: float | None) -> str:
     if number is None:
         return "–"
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
-
-
-def _processor() -> str:
-    listing = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2] for line in listing.read_text().splitlines() if line.startswith("model name")]
-    return names[0].strip() if names else platform.processor() or sys.platform
 
 
 if __name__ == "__main__":

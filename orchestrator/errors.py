@@ -19,6 +19,7 @@ OrchestratorError
 │   ├── CommandFailed         1   a command on the machine exited non-zero
 │   ├── TransferMismatch      1   a file arrived differently from how it left
 │   ├── TrainingFailed        1   the trainer itself reported failure
+│   ├── OverBudget            1   it would soon cost more than max_usd: bring home what there is
 │   └── TimedOut              1   a wait reached its limit
 ├── UsageError                2   bad option, spec, network, data or name; nothing was rented
 ├── SurvivorsLeft             3   something may still cost money; outranks 1
@@ -104,6 +105,10 @@ class TransferMismatch(RunFailed):
 
 class TrainingFailed(RunFailed):
     """The trainer wrote a non-zero exit status; the message carries its last words."""
+
+
+class OverBudget(RunFailed):
+    """The machine would soon have cost more than the user allows."""
 
 
 class TimedOut(RunFailed):

@@ -32,14 +32,14 @@ class _Expected:
 
 
 def fetch(
-    session: Session, root: str, names: Sequence[str], *, into: Path, tell: Callable[[str], None]
+    session: Session, root: str, names: Sequence[str], *, into: Path, tell: Callable[[str], None], partial: bool = False
 ) -> tuple[Artifact, ...]:
     """Bring `run/NAME` under `root` into the folder `into`, in the order of `names`. Raises `RunFailed`
-    where one is missing that a good run has, `TransferMismatch` where one arrives differently.
+    where one is missing that a good run has, unless `partial`; `TransferMismatch` where one arrives differently.
     """
     expected = _listing(session, root, names)
     missing = [name for name in names if name not in expected and name not in _OPTIONAL]
-    if missing:
+    if missing and not partial:
         raise RunFailed(f"the trainer ended well but left no {', '.join(missing)} in {root}/run")
     artifacts: list[Artifact] = []
     for name in names:

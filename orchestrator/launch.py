@@ -4,13 +4,11 @@ that teardown cannot find.
 """
 
 import hashlib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from pathlib import Path
-from string import Template
 from typing import TypeVar
 
 from orchestrator.errors import (
@@ -24,26 +22,24 @@ from orchestrator.errors import (
     RunFailed,
 )
 from orchestrator.keys import make_host_key, make_login_key
-from orchestrator.ledger import Ledger, LedgerEntry
+from orchestrator.ledger import Ledger, LedgerEntry, open_entries
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter
+from orchestrator.record import KEY_FILE, MachineRecord
 from orchestrator.resources import (
     MANAGED_BY,
-    Host,
     HostKeyPair,
     Instance,
     KeyPair,
     Kind,
     LaunchRequest,
-    Market,
     Offer,
     SecurityGroup,
     Way,
 )
+from orchestrator.user_data import fill_in
 from orchestrator.wait import wait_until
 
-_KEY_FILE = "key.pem"
-_USER_DATA_LIMIT = 16 * 1024
 _PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between repetitions of a call whose answer was lost, or that came too early."""
 _GROUP_VISIBLE_SECONDS = 60.0
@@ -89,9 +85,7 @@ class _Site:
     def tags(self) -> Mapping[str, str]:
         """What everything the run creates is tagged with."""
         return {
-            "Name": self.name,
-            "managed-by": MANAGED_BY,
-            "run-id": self.plan.run_id,
+            **run_tags(self.plan.run_id),
             "owner": self.plan.account.arn,
             "created-at": _moment(self.plan.created_at),
             "expires-at": _moment(self.plan.expires_at),
@@ -102,26 +96,26 @@ class _Site:
 class _Order:
     """What every request of a round has in common."""
 
-    plan: Plan
+    site: _Site
     group: SecurityGroup
     key_pair: KeyPair
     user_data: str
-    tags: Mapping[str, str]
     number: int
 
     def of(self, offer: Offer) -> LaunchRequest:
         """The request of an offer."""
         return LaunchRequest(
-            client_token=_token(self.plan, offer, self.number),
-            image=self.plan.image,
+            client_token=_token(self.site.plan, offer, self.number),
+            image=self.site.plan.image,
             instance_type=offer.instance_type,
             market=offer.market,
             subnet_id=offer.subnet_id,
             group_id=self.group.group_id,
             key_name=self.key_pair.name,
-            volume_gib=self.plan.volume_gib,
+            volume_gib=self.site.plan.volume_gib,
             user_data=self.user_data,
-            tags=self.tags,
+            tags=self.site.tags,
+            instance_profile=self.site.plan.spec.instance_profile,
         )
 
 
@@ -153,43 +147,55 @@ def launch(
     return Launched(instance, offer, key_pair, host_key, group)
 
 
-def host_of(launched: Launched, plan: Plan) -> Host:
-    """The launched machine as SSH dials it."""
-    address = launched.instance.public_ip
-    if address is None:
-        raise InstanceDied(f"{launched.instance.instance_id} has no public address")
-    return Host(
-        address=address,
-        port=22,
+def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord:
+    """The launched machine as the run's record keeps it."""
+    instance, offer = launched.instance, launched.offer
+    if instance.public_ip is None:
+        raise InstanceDied(f"{instance.instance_id} has no public address")
+    launched_at = instance.launched_at or now
+    return MachineRecord(
+        instance_id=instance.instance_id,
+        instance_type=offer.instance_type,
+        zone=instance.zone,
+        address=instance.public_ip,
         user=plan.image.ssh_user,
-        private_path=launched.key_pair.private_path,
         host_key=launched.host_key.public_openssh,
+        usd_per_hour=offer.usd_per_hour,
+        volume_gib=plan.volume_gib,
+        launched_at=launched_at,
+        ends_at=launched_at + timedelta(hours=float(plan.spec.max_hours)),
+        max_usd=plan.spec.max_usd,
     )
 
 
-def forget_key(folder: Path) -> None:
-    """Delete the private login key of a run whose machine is gone; harmless where there is none."""
-    (folder / _KEY_FILE).unlink(missing_ok=True)
-
-
-def fill_in(first_boot: str, host_key: HostKeyPair, *, max_hours: float) -> str:
-    """The user data: host key and self-destruct time put into their places, the key indented as its
-    place is.
+def admit_caller(
+    run_id: str,
+    entries: Sequence[LedgerEntry],
+    *,
+    reader: CloudReader,
+    writer: CloudWriter,
+    tell: Callable[[str], None],
+) -> None:
+    """Open the run's group to the present address too, if the caller has moved since the launch. Where the user
+    named a network of their own, nothing is opened.
     """
-    seconds = math.ceil(max_hours * 3600)
-    lines = first_boot.splitlines()
-    place = next((line for line in lines if line.strip() == "${host_private_key}"), "")
-    indent = place[: len(place) - len(place.lstrip())]
-    text = Template(first_boot).substitute(
-        host_private_key=f"\n{indent}".join(host_key.private_openssh.splitlines()),
-        host_public_key=host_key.public_openssh,
-        self_destruct_seconds=seconds,
-        self_destruct_minutes=math.ceil(seconds / 60),
-    )
-    size = len(text.encode())
-    if size > _USER_DATA_LIMIT:
-        raise RunFailed(f"the first-boot file has {size} bytes; EC2 takes {_USER_DATA_LIMIT}: shorten it")
-    return text
+    group = next((entry for entry in open_entries(tuple(entries)) if entry.kind is Kind.SECURITY_GROUP), None)
+    opened = group.detail.get("ingress_cidr", "") if group else ""
+    if group is None or group.resource_id is None or not opened.endswith("/32"):
+        return
+    try:
+        now = f"{reader.caller_address()}/32"
+    except (CloudRefused, CloudUnavailable) as error:
+        tell(f"{error}; trying the machine all the same")
+        return
+    if now != opened:
+        writer.allow_ssh(group.resource_id, cidr=now, tags=run_tags(run_id))
+        tell(f"{group.resource_id} was open to {opened}, now to {now} too")
+
+
+def run_tags(run_id: str) -> Mapping[str, str]:
+    """The tags by which a run's things are found."""
+    return {"Name": f"{MANAGED_BY}-{run_id}", "managed-by": MANAGED_BY, "run-id": run_id}
 
 
 def _group(site: _Site) -> SecurityGroup:
@@ -226,7 +232,7 @@ def _group(site: _Site) -> SecurityGroup:
 
 
 def _key_pair(site: _Site, folder: Path) -> KeyPair:
-    made = make_login_key(folder / _KEY_FILE, site.name)
+    made = make_login_key(folder / KEY_FILE, site.name)
     entry = site.ledger.intend(
         Kind.KEY_PAIR, name=made.name, account_id=site.plan.account.account_id, fingerprint=made.fingerprint
     )
@@ -252,7 +258,7 @@ def _instance(site: _Site, group: SecurityGroup, key_pair: KeyPair, user_data: s
     deadline = site.clock.now() + timedelta(minutes=float(spec.wait_capacity_minutes))
     refused: dict[Way, str] = {}
     for number, pause in enumerate(chain(_ROUND_PAUSES_SECONDS, repeat(_ROUND_PAUSES_SECONDS[-1]))):
-        found = _round(site, _Order(site.plan, group, key_pair, user_data, site.tags, number), refused)
+        found = _round(site, _Order(site, group, key_pair, user_data, number), refused)
         if found is not None:
             return found
         left = (deadline - site.clock.now()).total_seconds()
@@ -261,7 +267,7 @@ def _instance(site: _Site, group: SecurityGroup, key_pair: KeyPair, user_data: s
         wait = min(pause, left)
         site.tell(f"AWS has none of the offers; asking again in {wait:.0f} s, for {left / 60:.0f} min more")
         site.clock.sleep(wait)
-    tried = ", ".join(_offer_text(offer) for offer in site.plan.offers if offer.way not in refused)
+    tried = ", ".join(offer.text for offer in site.plan.offers if offer.way not in refused)
     waited = f" after {spec.wait_capacity_minutes.normalize():f} min" if spec.wait_capacity_minutes else ""
     raise NoCapacity(
         f"AWS has none of the offers{waited or ' now'}: {tried}; try again later, wait longer (--wait-capacity), "
@@ -279,12 +285,12 @@ def _round(site: _Site, order: _Order, refused: dict[Way, str]) -> tuple[Instanc
         try:
             return _running(site, _started(site, offer, order.of(offer))), offer
         except NoCapacity as error:
-            site.tell(f"no {_offer_text(offer)}: {error}")
+            site.tell(f"no {offer.text}: {error}")
         except QuotaExceeded as error:
             refused |= _alike(site, offer, str(error))
             if all(other.way in refused for other in site.plan.offers):
                 raise QuotaExceeded(refused[offer.way]) from error
-            site.tell(f"no {_offer_text(offer)}: {refused[offer.way]}")
+            site.tell(f"no {offer.text}: {refused[offer.way]}")
     return None
 
 
@@ -301,11 +307,6 @@ def _alike(site: _Site, offer: Offer, error: str) -> dict[Way, str]:
     return {offer.way: told} | {way: told for way, other in quotas.items() if quota and other.code == quota.code}
 
 
-def _offer_text(offer: Offer) -> str:
-    market = " (spot)" if offer.market is Market.SPOT else ""
-    return f"{offer.instance_type} in {offer.zone}{market}"
-
-
 def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
     entry = site.ledger.intend(
         Kind.INSTANCE,
@@ -316,10 +317,13 @@ def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
         zone=offer.zone,
         market=offer.market.value,
         image_id=request.image.image_id,
+        usd_per_hour=str(offer.usd_per_hour),
+        volume_gib=str(request.volume_gib),
+        max_hours=str(site.plan.spec.max_hours),
     )
     instance = _create(site, entry, lambda: site.writer.run_instance(request), existing=lambda: None)
     site.ledger.created(entry, instance.instance_id)
-    site.tell(f"{instance.instance_id}: {_offer_text(offer)}")
+    site.tell(f"{instance.instance_id}: {offer.text}")
     return instance
 
 

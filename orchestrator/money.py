@@ -1,7 +1,7 @@
 """What renting costs, and what it has cost: pure sums in `Decimal` USD."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
 
 GP3_USD_PER_GIB_MONTH = Decimal("0.08")
@@ -14,16 +14,18 @@ _CENT = Decimal("0.01")
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Billed machine time and its estimated price."""
+    """Billed machine time and its estimated price: in all, rounded up to the cent, and its exact parts."""
 
     hours: float
     usd: Decimal
+    instance_usd: Decimal = Decimal(0)
+    volume_usd: Decimal = Decimal(0)
+    address_usd: Decimal = Decimal(0)
 
 
 def rent_usd(usd_per_hour: Decimal, *, volume_gib: int, hours: Decimal) -> Decimal:
-    """Instance, gp3 root volume and public address for `hours`, rounded up to the cent."""
-    volume = GP3_USD_PER_GIB_MONTH * volume_gib / _HOURS_PER_MONTH
-    return ((usd_per_hour + volume + IPV4_USD_PER_HOUR) * hours).quantize(_CENT, ROUND_UP)
+    """Instance, gp3 root volume and public address for `hours`, a minute at least, rounded up to the cent."""
+    return _bill(usd_per_hour, volume_gib=volume_gib, hours=max(hours, Decimal(_LEAST_SECONDS) / 3600)).usd
 
 
 def bill(usd_per_hour: Decimal, *, volume_gib: int, launched_at: datetime, ended_at: datetime) -> Bill:
@@ -31,5 +33,33 @@ def bill(usd_per_hour: Decimal, *, volume_gib: int, launched_at: datetime, ended
     least.
     """
     seconds = max(_LEAST_SECONDS, (ended_at - launched_at).total_seconds())
-    hours = Decimal(str(seconds)) / 3600
-    return Bill(float(hours), rent_usd(usd_per_hour, volume_gib=volume_gib, hours=hours))
+    return _bill(usd_per_hour, volume_gib=volume_gib, hours=Decimal(str(seconds)) / 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What runs at which price since when; `ends_at` is when its timer rings."""
+
+    usd_per_hour: Decimal
+    volume_gib: int
+    launched_at: datetime
+    ends_at: datetime
+
+    def until(self, moment: datetime) -> Bill:
+        """What it has cost by `moment`."""
+        return bill(self.usd_per_hour, volume_gib=self.volume_gib, launched_at=self.launched_at, ended_at=moment)
+
+    def at_most(self) -> Bill:
+        """What it costs if nothing but its timer ends it."""
+        return self.until(self.ends_at)
+
+    def passes(self, cap_usd: Decimal, now: datetime, *, ahead_seconds: float) -> bool:
+        """Whether it would have cost more than `cap_usd` so many seconds from now."""
+        return self.until(now + timedelta(seconds=ahead_seconds)).usd > cap_usd
+
+
+def _bill(usd_per_hour: Decimal, *, volume_gib: int, hours: Decimal) -> Bill:
+    instance = usd_per_hour * hours
+    volume = GP3_USD_PER_GIB_MONTH * volume_gib / _HOURS_PER_MONTH * hours
+    address = IPV4_USD_PER_HOUR * hours
+    return Bill(float(hours), (instance + volume + address).quantize(_CENT, ROUND_UP), instance, volume, address)

@@ -50,6 +50,16 @@ class CloudReader(Protocol):
         """Who calls."""
         ...
 
+    def server_time(self) -> datetime | None:
+        """AWS's present, or `None` if it does not tell."""
+        ...
+
+    def rights(self, request: LaunchRequest, *, vpc_id: str) -> Mapping[str, str]:
+        """For each action that begins a rental what AWS says against it, empty where it would be allowed.
+        Nothing is created. The request's group and key pair are left out.
+        """
+        ...
+
     def parameter(self, name: str) -> str | None:
         """Value of a public SSM parameter, or `None` if there is none of that name."""
         ...

@@ -1,17 +1,50 @@
-"""`run.json` of a run folder: what was planned, where, and how it ended. Written before anything is
-rented, so that `orchestrator down` finds region and endpoint whatever happens.
+"""`run.json` of a run folder: what was planned, where, on which machine, and how it ended. Written before
+anything is rented, so that `orchestrator down` finds region and endpoint whatever happens; the machine is
+added once it runs, and for as long as it lives the keys that open it lie beside it: whoever has the folder can go on
+with the run.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import UsageError
+from orchestrator.money import Meter
+from orchestrator.resources import Host
 
 FILE_NAME = "run.json"
+LEDGER_FILE = "ledger.jsonl"
+KEY_FILE = "key.pem"
+"""The private login key."""
+KNOWN_HOSTS = "known_hosts"
+"""The machine's pinned host key, as ssh(1) reads it."""
+_SSH_PORT = 22
+
+
+class MachineRecord(BaseModel):
+    """The rented machine: where it is dialled, as whom, which host key it holds, and what it costs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instance_id: str
+    instance_type: str
+    zone: str
+    address: str
+    user: str
+    host_key: str
+    """Public half, in OpenSSH form."""
+    usd_per_hour: Decimal
+    volume_gib: int
+    launched_at: datetime
+    ends_at: datetime
+    """When its own timer ends it."""
+    max_usd: Decimal | None = None
 
 
 class RunRecord(BaseModel):
@@ -25,23 +58,76 @@ class RunRecord(BaseModel):
     endpoint: str | None = None
     """Address of the mocked AWS the run rents from; `None` for the real one."""
     plan: Mapping[str, Any] = {}
+    machine: MachineRecord | None = None
     outcome: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rental:
+    """A run whose machine is rented, as it stands in its folder."""
+
+    folder: Path
+    run_id: str
+    machine: MachineRecord
+
+    @property
+    def root(self) -> str:
+        """The run's folder on the machine, from the login user's home."""
+        return f"launch-and-train/{self.run_id}"
+
+    @property
+    def host(self) -> Host:
+        """The machine as SSH dials it."""
+        machine = self.machine
+        return Host(machine.address, _SSH_PORT, machine.user, self.folder / KEY_FILE, machine.host_key)
+
+    @property
+    def meter(self) -> Meter:
+        """What it costs."""
+        machine = self.machine
+        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.ends_at)
+
+
+def remember_machine(folder: Path, machine: MachineRecord) -> Rental:
+    """Enter the machine into the record, and its host key into `known_hosts`, for the owner's eyes only."""
+    record = read_record(folder)
+    write_record(folder, record.model_copy(update={"machine": machine}))
+    path = folder / KNOWN_HOSTS
+    path.touch(mode=0o600)
+    path.write_text(f"{machine.address} {machine.host_key}\n", encoding="utf-8")
+    return Rental(folder, record.run_id, machine)
+
+
+def remember_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
+    """Enter how the run ended."""
+    write_record(folder, read_record(folder).model_copy(update={"outcome": outcome}))
+
+
+def forget_keys(folder: Path) -> None:
+    """Delete what opened a machine that is gone; harmless where there is nothing."""
+    for name in (KEY_FILE, KNOWN_HOSTS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write or replace `run.json`, aside and renamed."""
     aside = folder / f".{FILE_NAME}"
-    aside.write_text(json.dumps(record.model_dump(), indent=1) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps(record.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
     aside.replace(folder / FILE_NAME)
+
+
+def read_record(folder: Path) -> RunRecord:
+    """The record of a run folder. Raises `UsageError` if it cannot be read."""
+    path = folder / FILE_NAME
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(f"{path}: not a run record: {error.errors()[0]['msg']}") from error
 
 
 def find_run(run: str, *, output: Path) -> tuple[Path, RunRecord]:
     """The folder and record of `run`, a run id below `output` or the path of a run folder."""
     for folder in (output / run, Path(run)):
-        path = folder / FILE_NAME
-        if path.is_file():
-            try:
-                return folder, RunRecord.model_validate_json(path.read_bytes())
-            except ValidationError as error:
-                raise UsageError(f"{path}: not a run record: {error.errors()[0]['msg']}") from error
+        if (folder / FILE_NAME).is_file():
+            return folder, read_record(folder)
     raise UsageError(f"no run {run!r}: neither {output / run / FILE_NAME} nor {Path(run) / FILE_NAME} exists")

@@ -5,8 +5,8 @@ nothing: the trainer goes on, and so does the log, where it stopped.
 
 import contextlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -18,13 +18,17 @@ Tell = Callable[[str, Progress | None], None]
 
 _PREPARE_SECONDS = 1800.0
 _LOOK_SECONDS = 30.0
+_STOP_SECONDS = 300.0
 _POLL_SECONDS = 0.5
 _LOST_LIMIT_SECONDS = 120.0
 """How long the machine may stay out of reach; an instance that is gone for good never comes back."""
 _LINGER_SECONDS = 5.0
 """How long a trainer that has written its exit status may take to end, so that its last words are heard."""
 _LOOK = """\
-cd "$1/run" || exit 1
+if ! cd "$1/run" 2> /dev/null || [ ! -e pid ]; then
+  printf 'unborn\n\n0\n\n'
+  exit
+fi
 pid= state=gone
 { read -r pid < pid; } 2> /dev/null
 if [ -n "$pid" ] && kill -0 "$pid" 2> /dev/null && ! grep -q '^State:.*Z' "/proc/$pid/status" 2> /dev/null
@@ -39,6 +43,23 @@ echo "${size:-0}"
 cat status.json 2> /dev/null || echo
 """
 """Prints four things about a run, in this order: a trainer seen as gone has already written its exit."""
+_SNAPSHOT = """\
+cd "$1" && shift && rm -rf snapshot && mkdir -p snapshot/run || exit 1
+for name do
+  if [ -f "run/$name" ]; then cp "run/$name" "snapshot/run/$name" || exit 1; fi
+done
+"""
+_STOP = """\
+cd "$1/run" || exit 1
+read -r pid < pid || exit 1
+kill -s TERM -- "-$pid" 2> /dev/null
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+  kill -s 0 -- "-$pid" 2> /dev/null || break
+  sleep 0.5
+done
+kill -s KILL -- "-$pid" 2> /dev/null
+if [ -d checkpoints ]; then tar -cf .checkpoints.new checkpoints && mv .checkpoints.new checkpoints.tar || true; fi
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +86,43 @@ def start_training(session: Session, root: str, environment: Environment) -> Non
     _script(session, f"{root}/tree/infra/start-trainer.sh", environment.python, environment.backend)
 
 
-def follow(connect: Connect, host: Host, *, root: str, clock: Clock, log: BinaryIO, tell: Tell) -> int:
+def stop_training(session: Session, root: str) -> None:
+    """End the trainer, if it still runs, and pack its checkpoints into `run/checkpoints.tar`."""
+    done = session.run(("sh", "-c", _STOP, "stop", root), timeout_seconds=_STOP_SECONDS)
+    if done.exit_status != 0:
+        raise CommandFailed(f"cannot stop the trainer in {root}/run: {_last_line(done.stderr)}")
+
+
+def snapshot(session: Session, root: str, names: Sequence[str]) -> str:
+    """Copy those of `run/NAME` that exist aside, so that they hold still; the root to fetch them from."""
+    done = session.run(("sh", "-c", _SNAPSHOT, "snapshot", root, *names), timeout_seconds=_STOP_SECONDS)
+    if done.exit_status != 0:
+        raise CommandFailed(f"cannot copy the results so far in {root}/run: {_last_line(done.stderr)}")
+    return f"{root}/snapshot"
+
+
+def follow(
+    connect: Connect,
+    host: Host,
+    *,
+    root: str,
+    clock: Clock,
+    log: BinaryIO,
+    tell: Tell,
+    offset: int | None = None,
+    watch: Callable[[], None] = lambda: None,
+) -> int:
     """Follow a trainer to its end and return its exit status. Its log is added to `log`, which goes on
-    where it ends. A lost line is dialled again; `HostUnreachable` rises if the machine stays away for two
-    minutes, `TrainingFailed` if the trainer has ended without a status.
+    where it ends, or from `offset`. A lost line is dialled again; `HostUnreachable` rises if the machine stays
+    away for two minutes, `TrainingFailed` if the trainer has ended without a status, `CommandFailed` if none was
+    started. `watch` is called before every look; what it raises ends the following.
     """
-    trail = _Trail(root, log, clock, tell)
+    trail = _Trail(root, log, clock, tell, log.tell() if offset is None else offset)
     lost: datetime | None = None
     with contextlib.ExitStack() as line:
         session: Session | None = None
         while True:
+            watch()
             try:
                 if session is None:
                     session = connect(host)
@@ -101,20 +149,19 @@ class _Trail:
     log: BinaryIO
     clock: Clock
     tell: Tell
+    offset: int
     ended_at: datetime | None = None
     state: str = ""
     progress: Progress | None = None
-    offset: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.offset = self.log.tell()
 
     def step(self, session: Session) -> int | None:
         """Look once: add to the log, tell what is new; the exit status if the trainer has ended."""
-        look = _look(session, self.root)
+        look = look_at(session, self.root)
         if look.log_size > self.offset:
             self._add(session.read(f"{self.root}/run/log.txt", offset=self.offset))
         self._tell_status(look.status)
+        if not look.started:
+            raise CommandFailed(f"no trainer was started in {self.root}")
         if look.exit_status is None and not look.alive:
             raise TrainingFailed(
                 f"the trainer in {self.root} ended without an exit status: it was killed, or the machine restarted"
@@ -133,34 +180,49 @@ class _Trail:
         self.ended_at = self.ended_at or now
         return (now - self.ended_at).total_seconds() > _LINGER_SECONDS
 
-    def _tell_status(self, text: str) -> None:
-        status = _read_status(text)
+    def _tell_status(self, status: Mapping[str, Any]) -> None:
         state = str(status.get("state", self.state))
         if state != self.state:
             self.state = state
             self.tell(state, None)
-        progress = _progress(status)
+        progress = progress_of(status)
         if progress is not None and progress != self.progress:
             self.progress = progress
             self.tell("", progress)
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """A run at one moment. `status` is the text of `status.json`, empty if there is none."""
+class Look:
+    """A run at one moment. `status` is what `status.json` says, empty if it says nothing."""
 
+    started: bool
     alive: bool
     exit_status: int | None
     log_size: int
-    status: str
+    status: Mapping[str, Any]
+
+    @property
+    def going_on(self) -> bool:
+        """Whether the trainer has not ended yet."""
+        return self.alive and self.exit_status is None
+
+    @property
+    def state(self) -> str:
+        """The trainer's word (`starting`, `training`, `predicting`, `done`, `failed`), or `not started`."""
+        if not self.started:
+            return "not started"
+        if self.going_on:
+            return str(self.status.get("state", "starting"))
+        return "done" if self.exit_status == 0 else "failed"
 
 
-def _look(session: Session, root: str) -> _Look:
+def look_at(session: Session, root: str) -> Look:
+    """Look once."""
     done = session.run(("sh", "-c", _LOOK, "look", root), timeout_seconds=_LOOK_SECONDS)
     if done.exit_status != 0:
         raise CommandFailed(f"cannot look into {root}/run on the machine: {_last_line(done.stderr)}")
     alive, status, size, rest = done.stdout.split("\n", 3)
-    return _Look(alive == "alive", _exit_status(status, root), int(size), rest)
+    return Look(alive != "unborn", alive == "alive", _exit_status(status, root), int(size), _read_status(rest))
 
 
 def _exit_status(text: str, root: str) -> int | None:
@@ -181,7 +243,8 @@ def _read_status(text: str) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def _progress(status: dict[str, Any]) -> Progress | None:
+def progress_of(status: Mapping[str, Any]) -> Progress | None:
+    """How far the training is, if it has begun."""
     epoch, epochs = _number(status, "epoch"), _number(status, "epochs")
     if epoch is None or not epochs:
         return None
@@ -195,7 +258,7 @@ def _progress(status: dict[str, Any]) -> Progress | None:
     )
 
 
-def _number(status: dict[str, Any], name: str) -> float | None:
+def _number(status: Mapping[str, Any], name: str) -> float | None:
     value = status.get(name)
     return value if isinstance(value, int | float) else None
 

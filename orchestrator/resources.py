@@ -152,6 +152,11 @@ class Offer:
         """What quotas count it by."""
         return self.instance_type, self.market
 
+    @property
+    def text(self) -> str:
+        """`g6.xlarge in us-east-1a`, and if so `(spot)`."""
+        return f"{self.instance_type} in {self.zone}" + (" (spot)" if self.market is Market.SPOT else "")
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -239,6 +244,7 @@ class LaunchRequest:
     volume_gib: int
     user_data: str = field(repr=False)
     tags: Mapping[str, str]
+    instance_profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +325,9 @@ class Progress:
     loss: float | None = None
     samples_per_second: float | None = None
     seconds_left: float | None = None
+    usd: Decimal | None = None
+    """What the machine has cost so far, and what it costs if only its timer ends it."""
+    usd_at_most: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +351,9 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `hours` is billed machine time; metrics are the trainer's last values."""
+    """How a run ended, or, if `detached`, how it stood when it was left alone. `hours` is billed machine
+    time; metrics are the trainer's last values.
+    """
 
     run_id: str
     exit_status: int
@@ -354,3 +365,30 @@ class Outcome:
     stages: tuple[StageTime, ...]
     teardown: TeardownReport
     error: str | None = None
+    left_until: datetime | None = None
+    """When the timer ends a machine that was left alone; `None`: it was given back."""
+
+    @property
+    def detached(self) -> bool:
+        """Whether the machine goes on without us."""
+        return self.left_until is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands. `state` is the trainer's word once it was started; before it `renting`; when the machine
+    cannot be asked, `out of reach`; when it has ended by itself, `machine gone`; at the end `given back`.
+    """
+
+    run_id: str
+    state: str
+    note: str = ""
+    machine: str = ""
+    """`i-… g6.xlarge in us-east-1a at 192.0.2.1`."""
+    progress: Progress | None = None
+    exit_status: int | None = None
+    """The trainer's."""
+    hours: float = 0.0
+    usd: Decimal = Decimal(0)
+    usd_at_most: Decimal = Decimal(0)
+    minutes_to_timer: float | None = None

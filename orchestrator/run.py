@@ -1,32 +1,40 @@
-"""The story of one run: launch, connect, upload, prepare, train, fetch, tear down. It is told as
-`Event`s to a callback and holds the one `try/finally` of the house; boto3, SSH and terminals are
-unknown here.
+"""The story of one run: launch, connect, upload, prepare, train, fetch, tear down; from the training on it may
+be gone on with by another process. It is told as `Event`s to a callback and holds the one `try/finally` of the
+house; boto3, SSH and terminals are unknown here.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 from orchestrator.errors import (
     HostUnreachable,
+    InstanceDied,
     Interrupted,
+    NotYetVisible,
     OrchestratorError,
+    OverBudget,
+    RunFailed,
     SurvivorsLeft,
     TrainingFailed,
 )
 from orchestrator.fetch import fetch
-from orchestrator.launch import Launched, forget_key, host_of, launch
-from orchestrator.ledger import Ledger, read_ledger
-from orchestrator.money import Bill, bill
+from orchestrator.launch import launch, record_of
+from orchestrator.ledger import Ledger, open_entries, read_ledger
+from orchestrator.money import Bill
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
-from orchestrator.remote import follow, prepare, start_training
+from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machine
+from orchestrator.remote import follow, prepare, start_training, stop_training
 from orchestrator.resources import (
     Artifact,
     Host,
     Outcome,
+    Progress,
     Stage,
     TeardownReport,
 )
@@ -47,9 +55,13 @@ ARTIFACTS = (
     "log.txt",
 )
 """What a good run brings home."""
+CHECKPOINTS = "checkpoints.tar"
+"""What a stopped one may bring besides, to go on from."""
 
 _CONNECT_LIMIT_SECONDS = 300.0
 _CONNECT_EVERY_SECONDS = 1.0
+_GIVING_BACK_SECONDS = 120.0
+"""What is left of the budget when a run is stopped, in seconds of its machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +78,30 @@ class World:
 class _Found:
     """What the run has come by so far; teardown and outcome need it however the run ends."""
 
-    launched: Launched | None = None
+    rental: Rental | None = None
     artifacts: tuple[Artifact, ...] = ()
     error: OrchestratorError | None = None
+    detached: bool = False
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether the machine is to go on without us."""
+        return self.detached and self.error is None
 
 
-def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Telling) -> Outcome:
-    """Carry out `plan`; everything it brings home lies in `folder`, where the ledger is kept.
+def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Telling, detach: bool = False) -> Outcome:
+    """Carry out `plan`; everything it brings home lies in `folder`, where record and ledger are kept. With
+    `detach` it ends once the training has begun, and leaves the machine to itself.
 
     Failures do not rise: the outcome carries them, after teardown. Only what this program did not
     foresee rises, also after teardown.
     """
     found = _Found()
-    ledger = Ledger(folder / "ledger.jsonl", clock=world.clock, run_id=plan.run_id, region=plan.spec.region)
-    report = TeardownReport()
-    try:
+    ledger = Ledger(folder / LEDGER_FILE, clock=world.clock, run_id=plan.run_id, region=plan.spec.region)
+
+    def story() -> None:
         with telling.stage(Stage.LAUNCH, "renting") as say:
-            found.launched = launch(
+            launched = launch(
                 plan,
                 reader=world.reader,
                 writer=world.writer,
@@ -92,54 +111,176 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
                 first_boot=first_boot,
                 tell=say,
             )
-        found.artifacts = _work(plan, world, found.launched, telling=telling, folder=folder)
+        found.rental = remember_machine(folder, record_of(launched, plan, now=world.clock.now()))
+        _begin(plan, world, found.rental, gpus=launched.offer.gpus, telling=telling)
+        if not detach:
+            _finish(world, found, found.rental, telling=telling)
+        found.detached = detach
+
+    return _told(story, world, found=found, ledger=ledger, folder=folder, telling=telling)
+
+
+def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> Outcome:
+    """What `run` does from the training on, for a run whose training was begun before."""
+    found = _Found(rental)
+
+    def story() -> None:
+        refuse_if_ended(world, rental)
+        _finish(world, found, rental, telling=telling)
+
+    return _told(story, world, found=found, ledger=ledger, folder=rental.folder, telling=telling)
+
+
+def give_back(world: World, ledger: Ledger, *, folder: Path, telling: Telling) -> TeardownReport:
+    """Tear down whatever a run's ledger and tags still name, and forget its keys once that is done."""
+    with telling.stage(Stage.TEARDOWN, "giving everything back") as say:
+        report = teardown(
+            read_ledger(folder / LEDGER_FILE),
+            reader=world.reader,
+            writer=world.writer,
+            ledger=ledger,
+            clock=world.clock,
+            tell=say,
+        )
+        if not report.survivors:
+            forget_keys(folder)
+    return report
+
+
+def connected(world: World, host: Host, *, limit_seconds: float = _CONNECT_LIMIT_SECONDS) -> Session:
+    """A line to a machine that may need a while to answer."""
+
+    def dialled() -> Session | None:
+        try:
+            return world.connect(host)
+        except HostUnreachable:
+            return None
+
+    return wait_until(
+        dialled,
+        clock=world.clock,
+        limit_seconds=limit_seconds,
+        every_seconds=_CONNECT_EVERY_SECONDS,
+        what=f"SSH at {host.address}",
+    )
+
+
+def _told(
+    story: Callable[[], None], world: World, *, found: _Found, ledger: Ledger, folder: Path, telling: Telling
+) -> Outcome:
+    report = TeardownReport()
+    try:
+        story()
     except OrchestratorError as error:
         found.error = error
     except KeyboardInterrupt:
         found.error = Interrupted("interrupted")
     finally:
-        with telling.stage(Stage.TEARDOWN, "giving everything back") as say:
-            report = teardown(
-                read_ledger(folder / "ledger.jsonl"),
-                reader=world.reader,
-                writer=world.writer,
-                ledger=ledger,
-                clock=world.clock,
-                tell=say,
-            )
-            if not report.survivors:
-                forget_key(folder)
-    return _outcome(plan, world, telling=telling, found=found, folder=folder, report=report)
+        if not found.left_alone:
+            with _naming_what_is_left(folder):
+                report = give_back(world, ledger, folder=folder, telling=telling)
+    return _outcome(ledger.run_id, world, telling=telling, found=found, folder=folder, report=report)
 
 
-def _work(plan: Plan, world: World, launched: Launched, *, telling: Telling, folder: Path) -> tuple[Artifact, ...]:
-    """From the first SSH connection to the last verified artifact."""
-    host = host_of(launched, plan)
-    root = f"launch-and-train/{plan.run_id}"
+@contextmanager
+def _naming_what_is_left(folder: Path) -> Generator[None]:
+    """An interrupted teardown says what may still exist."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        entries = open_entries(read_ledger(folder / LEDGER_FILE))
+        left = ", ".join(f"{entry.kind} {entry.resource_id or entry.name}" for entry in entries)
+        raise Interrupted(
+            f"interrupted during teardown; may still exist: {left or 'nothing'}; run `orchestrator down {folder}`"
+        ) from None
+
+
+def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Telling) -> None:
+    """From the first SSH connection to the start of the trainer."""
+    host = rental.host
     with telling.stage(Stage.CONNECT, f"waiting for SSH at {host.address}") as say:
-        session = _connect(world, host)
+        session = connected(world, host)
         say(f"{host.user}@{host.address}, host key as pinned")
     try:
-        _prepare_and_start(plan, session, root=root, gpus=launched.offer.gpus, telling=telling)
+        _prepare_and_start(plan, session, root=rental.root, gpus=gpus, telling=telling)
     finally:
         session.close()
-    with telling.stage(Stage.TRAIN, "training"), (folder / "log.txt").open("ab") as log:
-        status = follow(
-            world.connect,
-            host,
-            root=root,
-            clock=world.clock,
-            log=log,
-            tell=lambda message, progress: telling.say(Stage.TRAIN, message, progress),
-        )
+
+
+def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
+    """From the start of the trainer to the last verified artifact."""
+    try:
+        status = _followed(world, rental, telling=telling)
+    except OverBudget:
+        with telling.stage(Stage.FETCH, "stopping the trainer and bringing home what there is") as say:
+            found.artifacts = _salvaged(world, rental, say)
+        raise
     if status != 0:
-        raise TrainingFailed(f"the trainer ended with status {status}: {_last_words(folder / 'log.txt')}")
+        last = _last_words(rental.folder / "log.txt")
+        raise TrainingFailed(f"the trainer ended with status {status}: {last}")
     with telling.stage(Stage.FETCH, "bringing the results home") as say:
-        session = _connect(world, host)
+        session = connected(world, rental.host)
         try:
-            return fetch(session, root, ARTIFACTS, into=folder, tell=say)
+            found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say)
         finally:
             session.close()
+
+
+def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
+    def tell(message: str, progress: Progress | None) -> None:
+        telling.say(Stage.TRAIN, message, progress and _with_cost(progress, rental, world.clock.now()))
+
+    with telling.stage(Stage.TRAIN, "training"), (rental.folder / "log.txt").open("ab") as log:
+        return follow(
+            world.connect,
+            rental.host,
+            root=rental.root,
+            clock=world.clock,
+            log=log,
+            tell=tell,
+            watch=lambda: _watch_budget(rental, world.clock.now()),
+        )
+
+
+def _with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
+    """Progress, and what it has cost and may cost."""
+    return replace(progress, usd=rental.meter.until(now).usd, usd_at_most=rental.meter.at_most().usd)
+
+
+def _watch_budget(rental: Rental, now: datetime) -> None:
+    cap = rental.machine.max_usd
+    if cap is not None and rental.meter.passes(cap, now, ahead_seconds=_GIVING_BACK_SECONDS):
+        raise OverBudget(
+            f"stopped at {rental.meter.until(now).usd} USD: to bring the results home and give the machine back takes "
+            f"up to {_GIVING_BACK_SECONDS:g} s, after which it would have cost more than max_usd = {cap}; "
+            f"what there was lies in {rental.folder}"
+        )
+
+
+def _salvaged(world: World, rental: Rental, say: Callable[[str], None]) -> tuple[Artifact, ...]:
+    """What a training that is stopped has made. Failures are told: the machine must go, whatever comes home."""
+    try:
+        session = world.connect(rental.host)
+        try:
+            stop_training(session, rental.root)
+            return fetch(session, rental.root, (*ARTIFACTS, CHECKPOINTS), into=rental.folder, tell=say, partial=True)
+        finally:
+            session.close()
+    except RunFailed as error:
+        say(f"nothing more could be brought home: {error}")
+        return ()
+
+
+def refuse_if_ended(world: World, rental: Rental) -> None:
+    """Raises `InstanceDied` unless the machine runs."""
+    name = rental.machine.instance_id
+    try:
+        seen = world.reader.instance(name)
+    except NotYetVisible:
+        raise InstanceDied(f"{name} is gone, and with it what was not brought home") from None
+    if seen.state != "running":
+        reason = f" ({seen.state_reason})" if seen.state_reason else ""
+        raise InstanceDied(f"{name} is {seen.state}{reason}, and gone is what was not brought home")
 
 
 def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, telling: Telling) -> None:
@@ -155,22 +296,6 @@ def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, te
         environment = prepare(session, root)
         say(environment.note)
         start_training(session, root, environment)
-
-
-def _connect(world: World, host: Host) -> Session:
-    def dialled() -> Session | None:
-        try:
-            return world.connect(host)
-        except HostUnreachable:
-            return None
-
-    return wait_until(
-        dialled,
-        clock=world.clock,
-        limit_seconds=_CONNECT_LIMIT_SECONDS,
-        every_seconds=_CONNECT_EVERY_SECONDS,
-        what=f"SSH at {host.address}",
-    )
 
 
 def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
@@ -213,18 +338,18 @@ def _last_words(log: Path) -> str:
 
 
 def _outcome(
-    plan: Plan, world: World, *, telling: Telling, found: _Found, folder: Path, report: TeardownReport
+    run_id: str, world: World, *, telling: Telling, found: _Found, folder: Path, report: TeardownReport
 ) -> Outcome:
     error = found.error
     if report.survivors:
         left = ", ".join(report.survivors)
         error = SurvivorsLeft(
-            f"could not confirm that these are gone: {left}; run `orchestrator down {plan.run_id}`",
+            f"could not confirm that these are gone: {left}; run `orchestrator down {run_id}`",
             report.survivors,
         )
-    rent = _bill(plan, found.launched, world.clock)
+    rent = found.rental.meter.until(world.clock.now()) if found.rental else Bill(0.0, Decimal(0))
     return Outcome(
-        run_id=plan.run_id,
+        run_id=run_id,
         exit_status=0 if error is None else error.exit_status,
         directory=folder,
         artifacts=found.artifacts,
@@ -234,15 +359,5 @@ def _outcome(
         stages=tuple(telling.stages),
         teardown=report,
         error=None if error is None else str(error),
-    )
-
-
-def _bill(plan: Plan, launched: Launched | None, clock: Clock) -> Bill:
-    if launched is None or launched.instance.launched_at is None:
-        return Bill(0.0, Decimal(0))
-    return bill(
-        launched.offer.usd_per_hour,
-        volume_gib=plan.volume_gib,
-        launched_at=launched.instance.launched_at,
-        ended_at=clock.now(),
+        left_until=found.rental.machine.ends_at if found.left_alone and found.rental else None,
     )

@@ -59,6 +59,8 @@ class RunSpec(_Strict):
     volume_gib: Annotated[int, Field(ge=8)] = 150
     must_fit: bool = True
     """Leave out instance types whose GPUs the trainer reckons too small."""
+    instance_profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9+=,.@_-]{1,128}$")] | None = None
+    """Name of the profile that gives the machine AWS rights of its own; `None`: it has none."""
     ingress_cidr: str | None = None
     """Who may reach port 22; `None`: the caller's address, /32."""
     account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None

@@ -29,7 +29,7 @@ def survey(reader: CloudReader, spec: RunSpec, clock: Clock, *, on_types: OnType
     image = find_image(reader, spec)
     types = types_of(reader, spec, image)
     on_types(types)
-    network = _network(reader)
+    network = find_network(reader)
     found = offering(reader, spec, types, subnets=_subnets_by_zone(network))
     room = room_for(reader, found.offers, types)
     return Facts(
@@ -39,7 +39,7 @@ def survey(reader: CloudReader, spec: RunSpec, clock: Clock, *, on_types: OnType
         offers=room.offers,
         left_out=room.left_out,
         placement=Placement(network.vpc_id, _subnets_by_zone(network)),
-        ingress_cidr=_ingress_cidr(reader, spec),
+        ingress_cidr=ingress_of(reader, spec),
         price_notes=found.notes,
         quota_notes=room.notes,
         leftovers=reader.tagged(kinds=_BILLED),
@@ -57,7 +57,8 @@ def _account(reader: CloudReader, spec: RunSpec) -> Account:
     return account
 
 
-def _network(reader: CloudReader) -> Network:
+def find_network(reader: CloudReader) -> Network:
+    """The default VPC. `UsageError` with the remedy where there is none."""
     network = reader.default_network()
     if network is None:
         raise UsageError(
@@ -71,7 +72,8 @@ def _subnets_by_zone(network: Network) -> Mapping[str, str]:
     return {subnet.zone: subnet.subnet_id for subnet in network.subnets if subnet.free_addresses > 0}
 
 
-def _ingress_cidr(reader: CloudReader, spec: RunSpec) -> str:
+def ingress_of(reader: CloudReader, spec: RunSpec) -> str:
+    """Who is to reach port 22: what `spec` says, or the caller's address."""
     if spec.ingress_cidr is None:
         return f"{reader.caller_address()}/32"
     try:

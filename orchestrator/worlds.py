@@ -3,18 +3,46 @@ are; the dry one speaks to a mocked AWS on loopback and dials the machines it bo
 else differs.
 """
 
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.aws.clients import loopback_clients, real_clients
 from orchestrator.aws.cloud import AwsCloud
-from orchestrator.dryrun.dial import loopback_dialler
+from orchestrator.dryrun.dial import loopback_dialler, loopback_port
 from orchestrator.dryrun.process import start_cloud
+from orchestrator.errors import HostUnreachable, UsageError
+from orchestrator.resources import Host
 from orchestrator.run import World
 from orchestrator.ssh import connector
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which world a verb works in."""
+
+    dry_run: bool = False
+    mock_cloud: str | None = None
+
+    @property
+    def is_real(self) -> bool:
+        """Whether money can be spent."""
+        return not self.dry_run and self.mock_cloud is None
+
+
+@dataclass(slots=True)
+class Opened:
+    """A world and the address of its mocked AWS, if it has one; one of our own ends with the context, unless it is
+    `kept`: it then ends itself once nothing lives in it and nobody asks any more.
+    """
+
+    world: World
+    endpoint: str | None
+    kept: bool = False
 
 
 class SystemClock:
@@ -46,11 +74,36 @@ def world_at(region: str, endpoint: str | None) -> World:
     return real_world(region) if endpoint is None else dry_world(region, endpoint)
 
 
+def standing_world(region: str, where: Where) -> World:
+    """A world that stood before and will stand after."""
+    if where.mock_cloud is not None:
+        return dry_world(region, where.mock_cloud)
+    if where.dry_run:
+        raise UsageError("--dry-run needs --mock-cloud URL here: a fresh mocked cloud holds nothing")
+    return real_world(region)
+
+
 @contextmanager
-def mocked_endpoint(folder: Path) -> Generator[str]:
-    """A mocked AWS of our own, in `folder`, for as long as the context is open."""
-    process = start_cloud(folder)
+def opened_world(region: str, where: Where) -> Generator[Opened]:
+    """The world a verb works in; a dry run that names no mocked AWS gets one of its own."""
+    if not where.dry_run or where.mock_cloud is not None:
+        yield Opened(world_at(region, where.mock_cloud), where.mock_cloud)
+        return
+    # It takes its folder with it when it ends.
+    process = start_cloud(Path(tempfile.mkdtemp(prefix="launch-and-train-")))
+    opened = Opened(dry_world(region, process.endpoint), process.endpoint)
     try:
-        yield process.endpoint
+        yield opened
     finally:
-        process.stop()
+        if not opened.kept:
+            process.stop()
+
+
+def door_of(host: Host, endpoint: str | None) -> tuple[str, int]:
+    """Address and port at which ssh(1) finds a machine. Raises `HostUnreachable` while nobody listens there."""
+    if endpoint is None:
+        return host.address, host.port
+    try:
+        return "127.0.0.1", loopback_port(endpoint, host.address)
+    except ConnectionRefusedError as error:
+        raise HostUnreachable(f"nobody answers at {host.address}:{host.port} ({error})") from error

@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,24 @@ def state(endpoint: str) -> Any:
     """Everything that exists in the mocked cloud."""
     with urllib.request.urlopen(f"{endpoint}/_state") as answer:
         return json.load(answer)
+
+
+class MockCloud:
+    """`orchestrator mock-cloud` as a user starts it by hand."""
+
+    def __init__(self, folder: Path, scenario: Mapping[str, Any]) -> None:
+        path = folder / "scenario.json"
+        path.write_text(json.dumps(scenario))
+        self.process = start("orchestrator", "mock-cloud", "--scenario", str(path), cwd=folder)
+        assert self.process.stdout is not None
+        self.endpoint = self.process.stdout.readline().strip()
+        assert self.endpoint.startswith("http://127.0.0.1:"), self.process.stderr
+
+    @property
+    def billable(self) -> list[Any]:
+        """What still exists and is ours or costs money."""
+        return [thing for thing in state(self.endpoint) if thing.get("state") != "terminated"]
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=20)

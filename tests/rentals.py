@@ -115,3 +115,16 @@ class Between:
             return answer
 
         return call
+
+
+class Altered:
+    """A reader some of whose answers are others."""
+
+    def __init__(self, reader: AwsCloud, **answers: Any) -> None:
+        self._reader = reader
+        self._answers = answers
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._answers:
+            return lambda *_, **__: self._answers[name]
+        return getattr(self._reader, name)

@@ -1,16 +1,15 @@
 """The whole job through the real command, as a subprocess, against a mocked cloud that outlives it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import ROOT, Done, run, start, state, wait_for
+from programs import ROOT, Done, MockCloud, run, start, wait_for
 
 SMALL = ["--epochs", "2", "--batch-size", "32"]
 
@@ -21,27 +20,6 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("trainer", "synthesize", str(folder / "films"), "--users", "90", "--items", "80", cwd=folder)
     assert done.exit_status == 0, done.stderr
     return folder / "films"
-
-
-class MockCloud:
-    """`orchestrator mock-cloud` as a user starts it by hand."""
-
-    def __init__(self, folder: Path, scenario: Mapping[str, Any]) -> None:
-        path = folder / "scenario.json"
-        path.write_text(json.dumps(scenario))
-        self.process = start("orchestrator", "mock-cloud", "--scenario", str(path), cwd=folder)
-        assert self.process.stdout is not None
-        self.endpoint = self.process.stdout.readline().strip()
-        assert self.endpoint.startswith("http://127.0.0.1:"), self.process.stderr
-
-    @property
-    def billable(self) -> list[Any]:
-        """What still exists and is ours or costs money."""
-        return [thing for thing in state(self.endpoint) if thing.get("state") != "terminated"]
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=20)
 
 
 @pytest.fixture
@@ -71,6 +49,11 @@ def rated_by(ratings: Path) -> dict[str, set[str]]:
         user, item, *_ = line.split(",")
         rated.setdefault(user, set()).add(item)
     return rated
+
+
+def row(markdown: str, name: str) -> str:
+    (found,) = [line for line in markdown.splitlines() if line.startswith(f"| {name} |")]
+    return found
 
 
 def test_the_whole_job_brings_recommendations_home_and_leaves_nothing(cloud: MockCloud, ratings: Path, tmp_path: Path):
@@ -104,6 +87,12 @@ def test_the_whole_job_brings_recommendations_home_and_leaves_nothing(cloud: Moc
     assert answer["hours"] > 0
     assert cloud.billable == []
     assert json.loads((folder / "run.json").read_text())["outcome"]["exit_status"] == 0
+    summary = (folder / "summary.md").read_text()
+    assert summary.startswith(f"## {answer['run_id']}: done\n")
+    assert "- survivors: none\n" in summary
+    for model in ("network", "popularity"):
+        assert f"| {answer['metrics'][f'{model}.ndcg@100']:.4f} |" in row(summary, model)
+    assert "123456789012" not in summary, "pages of CI jobs are public, the account's number is not"
     assert not list(folder.glob("*.pem")), "the private key outlived the machine it opened"
     assert "PRIVATE KEY" not in "".join(path.read_text(errors="replace") for path in folder.glob("*.json*"))
 
@@ -137,20 +126,30 @@ def test_a_failing_trainer_is_told_in_its_own_words_and_torn_down(cloud: MockClo
     assert "finite" in done.answer["error"]
     assert done.answer["teardown"]["survivors"] == []
     assert cloud.billable == []
-    assert (only_run_folder(tmp_path) / "log.txt").read_text()
+    folder = only_run_folder(tmp_path)
+    assert (folder / "log.txt").read_text()
+    assert f": failed\n\n````text\n{done.answer['error']}\n````\n" in (folder / "summary.md").read_text()
 
 
 def started_training(cwd: Path) -> bool:
     return any("epoch" in path.read_text() for path in cwd.glob("runs/*/log.txt"))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_is_torn_down(cloud: MockCloud, ratings: Path, tmp_path: Path, sent: signal.Signals):
+def has_a_machine(cwd: Path) -> bool:
+    """Whether the ledger names one: it boots, or is being sent files."""
+    lines = [json.loads(line) for path in cwd.glob("runs/*/ledger.jsonl") for line in path.read_text().splitlines()]
+    return any(entry["event"] == "created" and entry["kind"] == "instance" for entry in lines)
+
+
+@pytest.mark.parametrize(("sent", "when"), [(signal.SIGINT, started_training), (signal.SIGTERM, has_a_machine)])
+def test_an_interrupted_run_is_torn_down(
+    cloud: MockCloud, ratings: Path, tmp_path: Path, sent: signal.Signals, when: Callable[[Path], bool]
+):
     process = start(
         "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint, "--json",
         "--data", str(ratings), "--epochs", "100000", cwd=tmp_path,
     )  # fmt: skip
-    wait_for(lambda: started_training(tmp_path), what="the first epoch")
+    wait_for(lambda: when(tmp_path), what=when.__name__)
     process.send_signal(sent)
     stdout, _ = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -158,12 +157,14 @@ def test_an_interrupted_run_is_torn_down(cloud: MockCloud, ratings: Path, tmp_pa
     assert cloud.billable == []
 
 
-def killed_in_training(cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: str) -> Path:
+def killed(
+    cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: str, when: Callable[[Path], bool] = has_a_machine
+) -> Path:
     process = start(
         "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint,
         "--data", str(ratings), "--epochs", "100000", *flags, cwd=tmp_path,
     )  # fmt: skip
-    wait_for(lambda: started_training(tmp_path), what="the first epoch")
+    wait_for(lambda: when(tmp_path), what=when.__name__)
     process.kill()
     process.communicate(timeout=30)
     return only_run_folder(tmp_path)
@@ -172,7 +173,7 @@ def killed_in_training(cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: 
 def test_after_kill_9_a_sweep_finds_and_deletes_all_that_the_ledger_names(
     cloud: MockCloud, ratings: Path, tmp_path: Path
 ):
-    folder = killed_in_training(cloud, ratings, tmp_path)
+    folder = killed(cloud, ratings, tmp_path, when=started_training)
     ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     created = {entry["resource_id"] for entry in ledger if entry["event"] == "created"}
     left = {thing["id"] for thing in cloud.billable}
@@ -186,7 +187,9 @@ def test_after_kill_9_a_sweep_finds_and_deletes_all_that_the_ledger_names(
 
 
 def test_after_kill_9_down_gives_back_what_the_ledger_names(cloud: MockCloud, ratings: Path, tmp_path: Path):
-    folder = killed_in_training(cloud, ratings, tmp_path)
+    folder = killed(cloud, ratings, tmp_path, when=started_training)
+    looked = run("orchestrator", "status", folder.name, "--json", cwd=tmp_path)
+    assert looked.answer["state"] == "training", "the machine trains on without its client"
     done = run("orchestrator", "down", folder.name, "--json", cwd=tmp_path)
     assert done.exit_status == 0, done.stderr
     assert cloud.billable == []
@@ -195,11 +198,15 @@ def test_after_kill_9_down_gives_back_what_the_ledger_names(cloud: MockCloud, ra
 
 
 def test_after_kill_9_the_machine_ends_itself_when_its_time_is_over(cloud: MockCloud, ratings: Path, tmp_path: Path):
-    killed_in_training(cloud, ratings, tmp_path, "--max-hours", "0.005")
+    killed(cloud, ratings, tmp_path, "--max-hours", "0.005")
     wait_for(
         lambda: not [thing for thing in cloud.billable if thing["kind"] == "instance"],
         what="the self-destruct timer",
     )
+    (folder,) = (tmp_path / "runs").glob("*-movielens-*")
+    late = run("orchestrator", "attach", folder.name, "--json", cwd=tmp_path)
+    assert (late.exit_status, "not brought home" in late.answer["error"]) == (1, True)
+    assert cloud.billable == []
 
 
 BAD_NETWORK = '{"Kind": "FeedForward", "Layerz": []}'
@@ -249,13 +256,18 @@ def test_a_real_rental_is_not_begun_without_a_terminal_or_yes(ratings: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+MISLEADING = "[default]\nendpoint_url = http://192.0.2.1:9\nregion = eu-west-1\n"
+
+
 @pytest.fixture(scope="module")
 def planned(standing: MockCloud, ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The plan, by a run in an empty folder, of a training that a T4 is too small for."""
+    """The plan, by a run in a folder with AWS settings alone, of a training that a T4 is too small for."""
     folder, files = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("files")
     network = (ROOT / "configs/networks/movielens.json").read_text()
     stopping = '"Training": {"Epochs": 7, "EarlyStopping": {"Metric": "recall@20", "Refit": true}}, "Denoising"'
     network = network.replace('"N": 200,', '"N": 6000000,').replace('"Denoising"', stopping)
+    (folder / ".aws").mkdir()
+    (folder / ".aws" / "config").write_text(MISLEADING)
     (files / "large.json").write_text(network)
     (files / "run.toml").write_text(f'instance_types = ["g6e.xlarge"]\nnetwork = "large.json"\ndata = "{ratings}"\n')
     done = run(
@@ -264,7 +276,7 @@ def planned(standing: MockCloud, ratings: Path, tmp_path_factory: pytest.TempPat
         "--instance-type", "g4dn.xlarge", "--instance-type", "g6e.xlarge", cwd=folder,
     )  # fmt: skip
     assert done.exit_status == 0, done.stderr
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == [".aws"]
     return done.answer
 
 
@@ -305,15 +317,5 @@ def test_help_does_not_import_what_is_heavy(program: str, tmp_path: Path):
     assert run(program, "--help", cwd=tmp_path).exit_status == 0
 
 
-def test_programs_do_not_read_the_callers_aws_settings_in_a_dry_run(
-    standing: MockCloud, ratings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / ".aws").mkdir()
-    (tmp_path / ".aws" / "config").write_text("[default]\nendpoint_url = http://192.0.2.1:9\nregion = eu-west-1\n")
-    monkeypatch.setitem(os.environ, "AWS_PROFILE", "nobody")
-    done = run(
-        "orchestrator", "plan", "--dry-run", "--mock-cloud", standing.endpoint,
-        "--data", str(ratings), "--json", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.exit_status == 0, done.stderr
-    assert done.answer["account_id"] == "123456789012"
+def test_programs_do_not_read_the_callers_aws_settings_in_a_dry_run(planned: Any):
+    assert planned["account_id"] == "123456789012"

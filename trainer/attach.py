@@ -28,7 +28,9 @@ def resolve(network: NetworkSpec, inputs: Found, targets: Found) -> NetworkSpec:
     """
     shapes = {name: sides_of(dataset) for name, dataset in {**targets, **inputs}.items()}
     spec = resolve_shapes(network, shapes)
-    return replace(spec, layers=tuple(_taught(layer, inputs, targets) for layer in spec.layers))
+    samples = next((dataset.samples for dataset in inputs.values()), 0)
+    layers = tuple(_taught(layer, inputs, targets) for layer in spec.layers)
+    return replace(spec, layers=layers, training=spec.training.over(samples))
 
 
 def attached(

@@ -16,6 +16,7 @@ from trainer.data.load import load_data
 from trainer.deal import ON_ACCELERATOR, with_deals
 from trainer.errors import SettingsError
 from trainer.network import parameter_count, read_network, resolve_shapes
+from trainer.network_closed_form import trained_part
 from trainer.network_names import OPTIMIZERS
 from trainer.network_types import NetworkSpec, OptimizerName, OptimizerSpec
 from trainer.optimizer import rates_of
@@ -180,7 +181,10 @@ def capacity(network: NetworkSpec, shape: DataShape, settings: TrainSettings, *,
         raise SettingsError(f"devices: from 1 to {len(jax.devices())} can be asked for, not {devices}")
     if not 1 <= shape.items <= _MOST_ITEMS:
         raise SettingsError(f"items: from 1 to {_MOST_ITEMS:,} fit a 32-bit id, {shape.items:,} do not")
-    spec = _resolved(network, shape)
+    whole = _resolved(network, shape)
+    spec = trained_part(whole)
+    if not spec.layers:
+        raise SettingsError("network: it has nothing to train; what is fitted in closed form takes the host's memory")
     shards = settings.data_shards
     size = batch_size_of(pace_of(spec.training, settings).batch_size, shape.samples, shards)
     settings = settings.model_copy(update={"batch_size": size})
@@ -191,7 +195,7 @@ def capacity(network: NetworkSpec, shape: DataShape, settings: TrainSettings, *,
         devices=devices,
         data_shards=shards,
         batch_size=size,
-        parameters=parameter_count(spec),
+        parameters=parameter_count(whole),
         bytes_per_device=asked.bytes,
         flops_per_step=asked.flops * devices,
         traffic_per_device=asked.traffic,
@@ -246,7 +250,8 @@ def _optimizer_name(text: str) -> OptimizerName:
 
 def _resolved(network: NetworkSpec, shape: DataShape) -> NetworkSpec:
     width = (round_up(shape.items),)
-    return resolve_shapes(network, {layer.dataset: width for layer in (*network.inputs, *network.outputs)})
+    spec = resolve_shapes(network, {layer.dataset: width for layer in (*network.inputs, *network.outputs)})
+    return replace(spec, training=spec.training.over(shape.samples))
 
 
 class _Compiled(NamedTuple):

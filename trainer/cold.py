@@ -18,6 +18,7 @@ from trainer.data.cold import hide_items
 from trainer.data.features import read_index
 from trainer.data.load import load_data
 from trainer.data.split import HeldOut
+from trainer.ending import train_to_its_end
 from trainer.errors import NetworkError, SettingsError
 from trainer.filing import replacing
 from trainer.inputs import attributes_of
@@ -31,7 +32,7 @@ from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import SparseDataset
 from trainer.state import create_state
-from trainer.train import EpochReport, TrainingData, find_devices, train
+from trainer.train import EpochReport, TrainingData, find_devices
 
 _PENALTY = 10.0
 """Of the regression from attributes to output rows; chosen on items hidden from MovieLens' training part."""
@@ -106,21 +107,22 @@ def cold_answers(
     if attributes is None:
         raise ValueError("cold items are known by attributes only")
     output = spec.output
-    if len(output.sources) != 1 or output.skips or output.type is not LayerType.FULLY_CONNECTED:
-        raise NetworkError(f"layer {output.name}: cold items want an Output layer with one source", "$.Layers")
-    source = spec.layer(output.sources[0])
-    if source in spec.inputs:
-        raise NetworkError(f"layer {output.name}: cold items want a hidden layer before it", "$.Layers")
-    number = next(place for place, one in enumerate(spec.connections) if one.target == output)
-    kernel, bias = to_weights(spec, ready.params, ready.statistics).connections[number]
-    if kernel is None:
+    if output.skips or output.type is not LayerType.FULLY_CONNECTED:
+        raise NetworkError(f"layer {output.name}: cold items want a plain Output layer", "$.Layers")
+    if any(spec.layer(name) in spec.inputs for name in output.sources):
+        raise NetworkError(f"layer {output.name}: cold items want hidden layers before it", "$.Layers")
+    learnt = to_weights(spec, ready.params, ready.statistics).connections
+    into = [learnt[place] for place, one in enumerate(spec.connections) if one.target == output]
+    kernels = [kernel for kernel, _ in into if kernel is not None]
+    if len(kernels) < len(into):
         raise NetworkError(f"layer {output.name}: cold items want an Output layer with weights of its own", "$.Layers")
-    # [hidden, items] and [items] -> [items, hidden + 1]
-    rows = np.concatenate([kernel, bias[None, :]]).T
+    # [hidden, items] of each source and [items] -> [items, all hidden + 1]
+    rows = np.concatenate([*kernels, np.sum([bias for _, bias in into], axis=0)[None, :]]).T
     guessed = guess_rows(rows, known, attributes)
     first = 0
     inputs = question_of(ready, known).inputs
-    for hidden in layer_outputs(replace(ready, layer=source.name), inputs, batch_size=batch_size):
+    sources = [layer_outputs(replace(ready, layer=name), inputs, batch_size=batch_size) for name in output.sources]
+    for hidden in (np.concatenate(parts, axis=1) for parts in zip(*sources, strict=True)):
         scores = hidden @ guessed[:, :-1].T + guessed[:, -1]
         if output.activation is Activation.SIGMOID:
             scores = 1.0 / (1.0 + np.exp(-scores))
@@ -204,7 +206,7 @@ def _trained(
         {layer.name: found[layer.dataset] for layer in spec.outputs},
     )
     mesh = make_mesh(settings.data_shards, find_devices())
-    state = train(spec, given, settings, mesh=mesh, tell=tell)
+    state = train_to_its_end(spec, given, settings, mesh=mesh, tell=tell).state
     return Ready(spec, state.params, mesh, state.statistics, attributes=attributes)
 
 

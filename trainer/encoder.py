@@ -13,6 +13,7 @@ from trainer.cdl import Cdl, Command, read_cdl
 from trainer.data.netcdf import Dataset, read_datasets
 from trainer.errors import DataError, InputError, SettingsError, TrainerError
 from trainer.filing import check_writable
+from trainer.fitting import data_of, finished, trainable
 from trainer.network import read_network
 from trainer.network_file import read_network_file, write_network
 from trainer.network_types import LayerKind, NetworkSpec, OptimizerSpec
@@ -45,17 +46,21 @@ def _train(cdl: Cdl, say: Say) -> None:
         check_writable(path)
     spec, data = _network_and_data(cdl)
     settings = _settings(cdl)
-    named = replace(spec, checkpoint_name=cdl.checkpoint_name, checkpoint_interval=cdl.checkpoint_interval)
+    part = trainable(spec)
+    kept: dict[str, Any] = {"checkpoint_name": cdl.checkpoint_name, "checkpoint_interval": cdl.checkpoint_interval}
 
     def after_epoch(epoch: int, state: Callable[[], TrainState]) -> None:
         if epoch and epoch % cdl.checkpoint_interval == 0:
             path = Path(f"{cdl.checkpoint_name}{epoch}.nc")
             say(f"NNNetwork::Train: saving checkpoint {path}")
-            write_network(path, named, weights_of(state(), spec))
+            write_network(path, replace(part, **kept), weights_of(state(), part))
 
     mesh = make_mesh(1, find_devices())
-    state = train(spec, data, settings, mesh=mesh, tell=lambda report: say(epoch_text(report)), after_epoch=after_epoch)
-    write_network(cdl.results, named, weights_of(state, spec))
+    own = data_of(part, data)
+    state = train(part, own, settings, mesh=mesh, tell=lambda report: say(epoch_text(report)), after_epoch=after_epoch)
+    if part is not spec:
+        state = finished(spec, (part, state), data, settings, mesh)
+    write_network(cdl.results, replace(spec, **kept), weights_of(state, spec))
     say(f"Network written to {cdl.results}")
 
 

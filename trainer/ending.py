@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 from jax.sharding import Mesh
 
-from trainer.data.split import HeldOut, answerable
-from trainer.data.validation import hold_out_samples
+from trainer.data.split import HeldOut
+from trainer.data.validation import at_most, hold_out_features
 from trainer.errors import InputError
 from trainer.evaluate import NetworkRecommender
+from trainer.fitting import Fit, Judge, best_scales, choose, completed, data_of, sparse_input
 from trainer.metrics import measured
+from trainer.network_closed_form import closed_layers, trained_part
 from trainer.network_types import NetworkSpec
 from trainer.pace import EarlyStopping, metric_k, pace_of
 from trainer.predict import Ready
@@ -21,6 +23,8 @@ from trainer.state import TrainState
 from trainer.stopping import Judged, Measure, Stopper
 from trainer.train import Checkpoints, EpochReport, TrainingData, digest_of, train
 
+_MOST_MEASURED = 2000
+"""Validation samples that are asked after each epoch."""
 _REFIT = "refit"
 """Folder of the second training's checkpoints, in that of the first one's."""
 
@@ -35,8 +39,13 @@ class Trained:
     judged: Judged | None = None
     """What validation said of the last epoch and of the best; `None` where there was none."""
     refit: bool = False
+    fits: tuple[Fit, ...] = ()
+    """What was chosen for layers that are fitted in closed form."""
 
     def __str__(self) -> str:
+        return "; ".join([self._ending(), *map(str, self.fits)])
+
+    def _ending(self) -> str:
         if self.judged is None:
             return f"trained for {self.epochs} epochs"
         best = f"{self.judged.metric} {self.judged.best:.4f}"
@@ -53,38 +62,92 @@ def train_to_its_end(
     mesh: Mesh,
     tell: Callable[[EpochReport], None],
     validation: HeldOut | None = None,
+    again: TrainingData | None = None,
     stopping: EarlyStopping | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train `spec` (shapes resolved) as `train` does. Where the network states `EarlyStopping`, or `stopping` is given
-    in its place, its metric is measured on `validation`, which must not be trained on, after every epoch; without one,
-    samples are taken out of `data` for it. `Refit` counts only then: given samples are nobody's to train on.
+    """Train `spec` (shapes resolved) as `train` does, and fit what is to be fitted in closed form. Where the network
+    states `EarlyStopping`, or `stopping` is given in its place, its metric is measured after every epoch on
+    `validation`, which must not be trained on; without one, a share of each sample's features is taken out of `data`
+    for it. With `Refit` it is then trained anew on all of `data`; where validation is given, on `again`, if it is.
     """
     pace = pace_of(spec.training, settings)
     rule = stopping or pace.stopping
-    if rule is None or pace.epochs == 0:
-        state = train(spec, data, settings, mesh=mesh, tell=tell, checkpoints=checkpoints)
-        return Trained(state, pace.epochs)
-    refits, rest = rule.refit and validation is None, data
-    if validation is None:
+    part = trained_part(spec)
+    refits, rest = rule is not None and rule.refit and (validation is None or again is not None), data
+    if rule is not None and validation is None and (pace.epochs or part is not spec):
         rest, validation = _taken_out(data, rule.validation, settings.seed)
-    measure = measure_of(spec, mesh, validation, metric=rule.metric, batch_size=pace.batch_size)
-    about = (digest_of(validation.known) + digest_of(validation.wanted)).hex()
-    stopper = Stopper(replace(rule, refit=refits), measure, about=about)
-    state = train(spec, rest, settings, mesh=mesh, tell=tell, checkpoints=checkpoints, stopper=stopper)
-    if refits:
-        del state
-        again = None if checkpoints is None else replace(checkpoints, folder=checkpoints.folder / _REFIT)
-        state = train(spec, data, settings, mesh=mesh, tell=tell, checkpoints=again, until=stopper.best_epoch)
-    return Trained(state, stopper.best_epoch, stopper.judged, refits)
+    stages = _Stages(settings, mesh, tell, checkpoints)
+    found: Trained | None = None
+    if part.layers:
+        anew = data_of(part, again or data) if refits else None
+        found = stages.trained(part, data_of(part, rest), anew, rule, validation)
+    if part is spec and found is not None:
+        return found
+    return stages.completed(
+        spec, found and (part, found), (rest, (again or data) if refits else rest), rule, validation
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """What of a training's circumstances stays the same through its stages."""
+
+    settings: TrainSettings
+    mesh: Mesh
+    tell: Callable[[EpochReport], None]
+    checkpoints: Checkpoints | None
+
+    def trained(
+        self,
+        spec: NetworkSpec,
+        data: TrainingData,
+        again: TrainingData | None,
+        rule: EarlyStopping | None,
+        validation: HeldOut | None,
+    ) -> Trained:
+        """Trained on `data` until it is best, and then anew on what is to be trained on `again`."""
+        pace, settings, mesh = pace_of(spec.training, self.settings), self.settings, self.mesh
+        if rule is None or validation is None or pace.epochs == 0:
+            state = train(spec, data, settings, mesh=mesh, tell=self.tell, checkpoints=self.checkpoints)
+            return Trained(state, pace.epochs)
+        measure = measure_of(spec, mesh, validation, metric=rule.metric, batch_size=pace.batch_size)
+        about = (digest_of(validation.known) + digest_of(validation.wanted)).hex()
+        stopper = Stopper(replace(rule, refit=again is not None), measure, about=about)
+        state = train(spec, data, settings, mesh=mesh, tell=self.tell, checkpoints=self.checkpoints, stopper=stopper)
+        if again is not None:
+            del state
+            kept = self.checkpoints and replace(self.checkpoints, folder=self.checkpoints.folder / _REFIT)
+            state = train(spec, again, settings, mesh=mesh, tell=self.tell, checkpoints=kept, until=stopper.best_epoch)
+        return Trained(state, stopper.best_epoch, stopper.judged, again is not None)
+
+    def completed(
+        self,
+        spec: NetworkSpec,
+        trained: tuple[NetworkSpec, Trained] | None,
+        data: tuple[TrainingData, TrainingData],
+        rule: EarlyStopping | None,
+        validation: HeldOut | None,
+    ) -> Trained:
+        """With the layers that are fitted in closed form: chosen on the first data, fitted to the second."""
+        judge = None if validation is None else Judge.of(validation, (rule or EarlyStopping()).metric)
+        forms = {
+            layer.name: choose(layer, sparse_input(data[0], layer.sources[0]), judge) for layer in closed_layers(spec)
+        }
+        part = trained and (trained[0], trained[1].state)
+        state = completed(spec, part, forms, data[1], self.settings, self.mesh)
+        size = pace_of(spec.training, self.settings).batch_size
+        state, fits = best_scales(spec, state, forms, self.mesh, judge, batch_size=size)
+        found = Trained(state, 0) if trained is None else trained[1]
+        return replace(found, state=state, fits=fits)
 
 
 def measure_of(spec: NetworkSpec, mesh: Mesh, validation: HeldOut, *, metric: str, batch_size: int) -> Measure:
-    """The mean of `metric` over the validation samples that have something wanted."""
+    """The mean of `metric` over the validation samples that have something wanted, or over some thousand of them."""
     k = metric_k(metric)
     if k is None:
         raise ValueError(f"{metric} names no metric")
-    asked = answerable(validation.known, validation.wanted)
+    asked = at_most(validation, _MOST_MEASURED)
     known, wanted = asked.known, asked.wanted
     live = known.width if known.features is None else len(known.features)
 
@@ -97,13 +160,13 @@ def measure_of(spec: NetworkSpec, mesh: Mesh, validation: HeldOut, *, metric: st
 
 
 def _taken_out(data: TrainingData, share: float, seed: int) -> tuple[TrainingData, HeldOut]:
-    """What is left to train on, and validation samples."""
+    """What is left to train on, and what is kept from it for validation."""
     whole = next(iter(data.inputs.values()))
     if not isinstance(whole, SparseDataset) or any(
         one is not whole for one in (*data.inputs.values(), *data.targets.values())
     ):
         raise InputError(
-            "EarlyStopping: samples can be kept from training only where every layer has the same sparse dataset"
+            "EarlyStopping: features can be kept from training only where every layer has the same sparse dataset"
         )
-    rest, validation = hold_out_samples(whole, share=share, seed=seed)
+    rest, validation = hold_out_features(whole, share=share, seed=seed)
     return TrainingData(dict.fromkeys(data.inputs, rest), dict.fromkeys(data.targets, rest)), validation

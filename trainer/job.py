@@ -9,6 +9,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from trainer.compilations import compilations_of
 from trainer.content import layer_datasets
 from trainer.data.features import write_index
 from trainer.data.netcdf import write_dataset
@@ -56,15 +57,18 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
             directory.report(report.step, f"validation.{report.judged.metric}", report.judged.value)
         directory.write_status(_status(State.TRAINING, report))
 
-    trained = train_to_its_end(
-        inputs.spec,
-        training_data(inputs.spec, inputs.training, inputs.attributes),
-        job.settings,
-        mesh=mesh,
-        tell=on_epoch,
-        checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
-    )
-    if trained.judged is not None:
+    with compilations_of("step") as compiled:
+        trained = train_to_its_end(
+            inputs.spec,
+            training_data(inputs.spec, inputs.training, inputs.attributes),
+            job.settings,
+            mesh=mesh,
+            tell=on_epoch,
+            checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
+        )
+    directory.report(0, "compilations", compiled.count)
+    say(f"training step {compiled}")
+    if trained.judged is not None or trained.fits:
         say(str(trained))
     weights = weights_of(trained.state, inputs.spec)
     first_alone(lambda: write_network(directory.network_file, inputs.spec, weights))

@@ -1,4 +1,6 @@
-"""A network and its baselines measured on one split, told step by step to `say`."""
+"""A network and its baselines measured on one split, told step by step to `say`. Where validation was taken from
+samples that are trained on, everything is chosen by it and then learns anew from both.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +76,14 @@ def _models(
     for name in wishes.baselines:
         say(f"baseline {name}")
         live = len(split.features)
-        learnt = fit(name, split.training, live=live, validation=split.validation, seed=settings.seed)
+        learnt = fit(
+            name,
+            split.training,
+            live=live,
+            validation=split.validation,
+            seed=settings.seed,
+            again=split.rejoined(),
+        )
         if learnt.described:
             say(f"baseline {name}: {learnt.described}")
         yield name, learnt
@@ -101,15 +110,17 @@ def _network(network: Path, split: Split, settings: TrainSettings, *, say: Say) 
 
 
 def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, *, say: Say) -> TrainState:
+    whole, stops = split.rejoined(), pace_of(spec.training, settings).stopping is not None
     trained = train_to_its_end(
         spec,
-        training_data(spec, split.training),
+        training_data(spec, split.training if stops or whole is None else whole),
         settings,
         mesh=mesh,
         tell=lambda report: say(epoch_text(report)),
         validation=split.validation,
+        again=None if whole is None else training_data(spec, whole),
     )
-    if trained.judged is not None:
+    if trained.judged is not None or trained.fits:
         say(str(trained))
     return trained.state
 

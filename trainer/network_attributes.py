@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import netCDF4
 import numpy as np
 
+from trainer.closed_form import ClosedForm
 from trainer.errors import DataError
 from trainer.network_types import LayerSpec, NetworkSpec, OptimizerName, OptimizerSpec, Schedule
 from trainer.pace import EarlyStopping, metric_k
@@ -224,6 +225,23 @@ class Getter:
             return value if kind is np.int32 else kind(value)
         except ValueError as error:
             raise self.wrong(name, f"is {value}, which names nothing") from error
+
+
+def read_optimizer(get: Getter) -> OptimizerSpec:
+    """The optimizer a network asks for."""
+    optimizer = get.fields(OPTIMIZER_FIELDS, OptimizerSpec())
+    # Earlier versions of this program stored what the network leaves to the settings as -1.
+    left = ("learning_rate", "weight_decay", "momentum", "momentum2")
+    return replace(optimizer, **{name: None for name in left if getattr(optimizer, name) == -1})
+
+
+def read_closed_form(get: Getter) -> ClosedForm:
+    """How a layer was fitted."""
+    text = get.value("closedForm", str)
+    try:
+        return ClosedForm.of_text(text)
+    except ValueError as error:
+        raise get.wrong("closedForm", str(error)) from error
 
 
 def read_stopping(get: Getter) -> EarlyStopping:

@@ -22,6 +22,8 @@ from trainer.network_attributes import (
     Getter,
     Putter,
     opened,
+    read_closed_form,
+    read_optimizer,
     read_stopping,
     single,
 )
@@ -139,6 +141,8 @@ def _write_layer(put: Putter, layer: LayerSpec, spec: NetworkSpec) -> None:
     denoises = single(spec.denoising) > 0
     is_denoised = layer.kind is LayerKind.INPUT and layer.sparse and layer.denoised and denoises
     bits = (layer.sparse, _SPARSE), (is_denoised, _DENOISING), (layer.batch_normalization, _BATCH_NORMALIZATION)
+    if layer.closed_form is not None:
+        put.put("closedForm", layer.closed_form.to_text(), str)
     put.put("attributes", sum(bit for is_set, bit in bits if is_set))
     put.put("dimensions", len(layer.sides))
     for name, side in zip(_SIDES, (*layer.sides, 1, 1, 1), strict=False):
@@ -212,18 +216,11 @@ def _read_spec(get: Getter) -> tuple[NetworkSpec, list[int]]:
         layers=tuple(layers),
         denoising=denoising,
         sparseness=replace(spec.sparseness, beta=beta),
-        optimizer=_read_optimizer(get) if get.has("optimizer") else None,
+        optimizer=read_optimizer(get) if get.has("optimizer") else None,
         training=replace(spec.training, stopping=read_stopping(get) if get.has("earlyStopping") else None),
     )
     _check(get, spec)
     return spec, [numbers[connection.source.name, connection.target.name] for connection in spec.connections]
-
-
-def _read_optimizer(get: Getter) -> OptimizerSpec:
-    optimizer = get.fields(OPTIMIZER_FIELDS, OptimizerSpec())
-    # Earlier versions of this program stored what the network leaves to the settings as -1.
-    left = ("learning_rate", "weight_decay", "momentum", "momentum2")
-    return replace(optimizer, **{name: None for name in left if getattr(optimizer, name) == -1})
 
 
 def _read_layers(get: Getter, *, denoises: bool) -> list[LayerSpec]:
@@ -274,6 +271,7 @@ def _read_layer(get: Getter, *, denoises: bool) -> LayerSpec:
         batch_normalization=bool(bits & _BATCH_NORMALIZATION),
         kernel=Kernel(size, stride),
         filters=shape[-1] if convolves else 0,
+        closed_form=read_closed_form(get) if get.has("closedForm") else None,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from trainer.errors import NetworkError
+from trainer.network_closed_form import closed_layers, why_not_closed_form
 from trainer.network_names import SPEAKER, takes_logits, why_not_output
 from trainer.network_types import (
     AUTO,
@@ -66,6 +67,9 @@ def checked(spec: NetworkSpec, file: str | None = None) -> NetworkSpec:
         for entry in layer.shared:
             _check_shared(layer, entry, known, place)
         _check_loss(spec, layer, place)
+        why = why_not_closed_form(layer, spec.layers) if layer in closed_layers(spec) else None
+        if why is not None:
+            raise place.fail(why, "ClosedForm")
         if layer.zero_diagonal:
             _check_diagonal(layer, [known[name] for name in layer.sources], place)
     return spec

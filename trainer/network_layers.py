@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from trainer.jsontree import Members, Node
+from trainer.network_closed_form import read_closed_form
 from trainer.network_losses import Loss, read_divergence, read_loss, read_sparseness
 from trainer.network_names import (
     ACTIVATIONS,
@@ -128,6 +129,7 @@ def read_layer(heading: Heading, around: Surroundings) -> LayerSpec:
         negative_weight=own.negative_weight,
         zero_diagonal=members.flag("ZeroDiagonal", False),
         sampling=read_sampling(members.get("Sampling"), error, activation),
+        closed_form=read_closed_form(members.get("ClosedForm")),
         relu_slope=_read_slope("RELUSlope", members, around.network, default=1.0),
         elu_alpha=_read_slope("ELUAlpha", members, around.network, default=1.0),
         selu_lambda=_read_slope("SELULambda", members, around.network, default=1.050701),

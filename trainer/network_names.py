@@ -60,7 +60,7 @@ COMPUTING = [
     "WeightInit",
     "SharedWeights",
 ]
-OF_HIDDEN = ["BatchNormalization", "SparsenessPenalty", "LayerNormalization", "KL"]
+OF_HIDDEN = ["ClosedForm", "BatchNormalization", "SparsenessPenalty", "LayerNormalization", "KL"]
 OF_OUTPUT = ["ErrorFunction", "Sampling", "ZeroDiagonal"]
 KEYS_OF_KIND = {
     LayerKind.INPUT: {*ANY_LAYER, "DataSet", "Normalize"},
@@ -70,7 +70,7 @@ KEYS_OF_KIND = {
 }
 LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", *OF_OUTPUT]
 NETWORK_EXTENSIONS = ("Optimizer", "Precision", "Training")
-LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "KL", *OF_OUTPUT)
+LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "KL", "ClosedForm", *OF_OUTPUT)
 NETWORK_KINDS = {"FeedForward": NetworkKind.FEED_FORWARD, "AutoEncoder": NetworkKind.AUTO_ENCODER}
 KIND_NAMES = {kind: kind.name.title() for kind in LayerKind}
 LAYER_KINDS = {name: kind for kind, name in KIND_NAMES.items()}

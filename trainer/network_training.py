@@ -1,7 +1,7 @@
 """The extension `Training` of a network, from its JSON: its batch size, its epochs, and when it has learnt enough."""
 
 from trainer.jsontree import Node
-from trainer.pace import METRICS, UNSTATED, EarlyStopping, TrainingSpec, metric_k
+from trainer.pace import AUTO_BATCH, METRICS, UNSTATED, EarlyStopping, TrainingSpec, metric_k
 
 
 def read_training(node: Node | None) -> TrainingSpec:
@@ -11,7 +11,7 @@ def read_training(node: Node | None) -> TrainingSpec:
     members = node.members(["BatchSize", "Epochs", "EarlyStopping"])
     size, epochs, stopping = (members.get(name) for name in ("BatchSize", "Epochs", "EarlyStopping"))
     return TrainingSpec(
-        batch_size=None if size is None else _whole(size, 1),
+        batch_size=None if size is None else _read_size(size),
         epochs=None if epochs is None else _whole(epochs, 0),
         stopping=None if stopping is None else _read_stopping(stopping),
     )
@@ -34,6 +34,14 @@ def _read_stopping(node: Node) -> EarlyStopping:
         min_epochs=default.min_epochs if least is None else _whole(least, 0),
         refit=members.flag("Refit", default.refit),
     )
+
+
+def _read_size(node: Node) -> int:
+    if not isinstance(node.value, str):
+        return _whole(node, 1)
+    if node.text().lower() != "auto":
+        raise node.fail(f'a number or "auto" is wanted, not {node.value!r}')
+    return AUTO_BATCH
 
 
 def _whole(node: Node, low: int) -> int:

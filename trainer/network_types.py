@@ -1,5 +1,5 @@
-"""What a network is once read: enums whose numbers are those DSSTNE stores in files, and frozen values
-with every default explicit. `trainer.network` makes them from JSON, `trainer.network_file` from NetCDF.
+"""What a network is once read: enums with DSSTNE's numbers, and frozen values with every default explicit.
+`trainer.network` makes them from JSON, `trainer.network_file` from NetCDF.
 """
 
 import math
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
 
+from trainer.closed_form import ClosedForm
 from trainer.pace import UNSTATED, TrainingSpec
 
 
@@ -283,6 +284,8 @@ class LayerSpec:
     """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
     sampling: Sampling = Sampling()
     """Extension: of an Output layer."""
+    closed_form: ClosedForm | None = None
+    """Extension: of a Hidden layer; it is fitted, not trained."""
     analog: bool = False
     """An Input layer trained on values, not on indicators; learnt from its dataset."""
     denoised: bool = True

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -14,6 +15,7 @@ from trainer.attach import attached, check_samples, resolve
 from trainer.data.netcdf import DATA_MEMORY_BYTES, Dataset, held_bytes, read_datasets
 from trainer.errors import InputError, SettingsError
 from trainer.filing import check_writable
+from trainer.fitting import data_of, finished, trainable
 from trainer.hosts import first_alone
 from trainer.network import read_network
 from trainer.network_file import write_network
@@ -88,7 +90,9 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     )
     check_samples({**data.inputs, **data.targets}, files.targets)
     mesh = make_mesh(settings.data_shards, find_devices())
-    named = replace(spec, checkpoint_name=str(files.result), checkpoint_interval=_SAVE_EVERY)
+    part = trainable(spec)
+    kept: dict[str, Any] = {"checkpoint_name": str(files.result), "checkpoint_interval": _SAVE_EVERY}
+    named = replace(part, **kept)
     say(f"NNNetwork::SetCheckPoint: filename set to {files.result}, interval set to {_SAVE_EVERY} epochs.")
     say(f"NNNetwork::SetTrainingMode: Optimizer is now {_OPTIMIZER_NAMES[rates_of(spec, settings).name.name]}")
 
@@ -101,15 +105,17 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
             _write(path, named, state())
 
     state = train(
-        spec,
-        data,
+        part,
+        data_of(part, data),
         settings,
         mesh=mesh,
         tell=lambda report: _tell(report, say),
         checkpoints=files.checkpoints,
         after_epoch=after_epoch,
     )
-    _write(files.result, named, state)
+    if part is not spec:
+        state = finished(spec, (part, state), data, settings, mesh)
+    _write(files.result, replace(spec, **kept), state)
     say(
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"

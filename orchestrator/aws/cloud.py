@@ -4,10 +4,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from orchestrator.aws import images, instances, keys, network, pricing, quotas
 from orchestrator.aws.clients import Clients
 from orchestrator.aws.errors import translated
+from orchestrator.aws.rights import rights
 from orchestrator.aws.tagged import tagged
 from orchestrator.errors import CloudUnavailable
 from orchestrator.resources import (
@@ -42,6 +44,17 @@ class AwsCloud:
         with translated("asking AWS who we are", service="sts"):
             told = self._clients.sts.get_caller_identity()
         return Account(account_id=told["Account"], arn=told["Arn"])
+
+    def server_time(self) -> datetime | None:
+        """AWS's present, or `None` if it does not tell."""
+        with translated("asking AWS for its time", service="sts"):
+            told = self._clients.sts.get_caller_identity()
+        date = told["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date) if date else None
+
+    def rights(self, request: LaunchRequest, *, vpc_id: str) -> Mapping[str, str]:
+        """For each action that begins a rental what AWS says against it, empty where it would be allowed."""
+        return rights(self._clients.creator, request, vpc_id=vpc_id)
 
     def parameter(self, name: str) -> str | None:
         """Value of a public SSM parameter, or `None` if there is none of that name."""

@@ -95,6 +95,7 @@ def run_instances(request: LaunchRequest) -> dict[str, Any]:
         ],
         # Without this an open reservation of somebody else's may be used up.
         "CapacityReservationSpecification": {"CapacityReservationPreference": "none"},
+        **({"IamInstanceProfile": {"Name": request.instance_profile}} if request.instance_profile else {}),
         **_market(request.market),
         "TagSpecifications": tagging(_tagged_kinds(request.market), request.tags),
     }

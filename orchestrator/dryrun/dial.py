@@ -22,7 +22,7 @@ def loopback_dialler(endpoint: str) -> Callable[[str, int, float], socket.socket
     def dial(address: str, port: int, timeout_seconds: float) -> socket.socket:
         if port != _SSH_PORT:
             raise ConnectionRefusedError(f"{address}:{port}: nobody listens")
-        local_port = _local_port(endpoint, address, timeout_seconds)
+        local_port = loopback_port(endpoint, address, timeout_seconds)
         connection = socket.create_connection(("127.0.0.1", local_port), timeout_seconds)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
@@ -30,7 +30,8 @@ def loopback_dialler(endpoint: str) -> Callable[[str, int, float], socket.socket
     return dial
 
 
-def _local_port(endpoint: str, address: str, timeout_seconds: float) -> int:
+def loopback_port(endpoint: str, address: str, timeout_seconds: float = 10.0) -> int:
+    """The port on 127.0.0.1 of the machine at a public address. Raises `ConnectionRefusedError` while it has none."""
     url = f"{endpoint.rstrip('/')}/_machines/{urllib.parse.quote(address, safe='.')}"
     # An environment's proxy settings must not carry this request off the machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

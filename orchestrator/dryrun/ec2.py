@@ -43,6 +43,8 @@ def _run_instances(call: Call, estate: Estate) -> Step:
     wanted = check_launch(call, estate)
     if call.dry_run:
         return Step()
+    if name := call.form.get("IamInstanceProfile.Name"):
+        estate.have_profile(name)
     return Step(after=lambda answer: _launched(call, estate, wanted, answer))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
+from moto.iam.models import iam_backends
 
 from orchestrator.dryrun.catalog import IMAGES, ShelfQuota, image_id
 from orchestrator.dryrun.first_boot import FirstBoot, read_user_data
@@ -84,6 +85,12 @@ class Estate:
             self.regions.add(region)
             backend.amis = {image_id(shelf.key, region): MockedImage(backend, shelf) for shelf in IMAGES}
         return backend
+
+    def have_profile(self, name: str) -> None:
+        """An instance profile of this name, as the rehearsed account may have one."""
+        backend: Any = iam_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        if all(profile.name != name for profile in backend.get_instance_profiles()):
+            backend.create_instance_profile(name=name, path="/", role_names=[])
 
     def launches(self, region: str | None = None) -> tuple[Launch, ...]:
         """Everything launched, in order."""

@@ -3,7 +3,7 @@ was given back; for programs one dictionary.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.report.units import bytes_text, seconds_text
@@ -20,13 +20,25 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "run_id": outcome.run_id,
         "exit_status": outcome.exit_status,
         "error": outcome.error,
-        "artifacts": {artifact.name: _artifact_json(artifact) for artifact in outcome.artifacts},
+        "detached": outcome.detached,
+        "left_until": outcome.left_until.isoformat() if outcome.left_until else None,
+        "artifacts": artifacts_json(outcome.artifacts),
         "metrics": dict(outcome.metrics),
         "hours": round(outcome.hours, 4),
         "estimated_usd": float(outcome.estimated_usd),
         "stages": [{"name": stage.name.value, "seconds": round(stage.seconds, 3)} for stage in outcome.stages],
         "teardown": teardown_json(outcome.teardown),
     }
+
+
+def artifacts_json(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """Path, size and SHA-256 of each, by its name."""
+    return {artifact.name: _artifact_json(artifact) for artifact in artifacts}
+
+
+def artifacts_text(artifacts: Sequence[Artifact]) -> str:
+    """One line each."""
+    return "\n".join(_artifact_line(artifact) for artifact in artifacts)
 
 
 def teardown_json(report: TeardownReport) -> dict[str, list[str]]:
@@ -45,9 +57,26 @@ def outcome_text(outcome: Outcome) -> str:
     if "recs" in artifacts:
         lines += _recommendation_lines(artifacts)
     lines += _metric_lines(outcome.metrics)
-    lines += [_artifact_line(artifact) for artifact in outcome.artifacts]
+    lines += [artifacts_text(outcome.artifacts)] if outcome.artifacts else []
     lines += ["", *_closing_lines(outcome)]
     return "\n".join(lines)
+
+
+def cost_text(outcome: Outcome) -> str:
+    """`0.02 USD for 1.0 min of machine time`."""
+    return f"{outcome.estimated_usd} USD for {outcome.hours * 60:.1f} min of machine time"
+
+
+def measured(metrics: Mapping[str, float]) -> tuple[tuple[str, ...], dict[str, tuple[float, ...]]]:
+    """What was measured on held-out items, and the values of the network and of popularity, if the run measured
+    both; nothing where none was held out.
+    """
+    names = tuple(sorted(name.removeprefix("network.") for name in metrics if name.startswith("network.")))
+    return names, {
+        model: tuple(metrics[f"{model}.{name}"] for name in names)
+        for model in ("network", "popularity")
+        if names and all(f"{model}.{name}" in metrics for name in names)
+    }
 
 
 def teardown_text(report: TeardownReport) -> str:
@@ -90,15 +119,11 @@ def _item_line(item: str, titles: Mapping[str, str]) -> str:
 
 def _metric_lines(metrics: Mapping[str, float]) -> list[str]:
     """A table of the network beside popularity, if the run measured both."""
-    names = sorted(name.removeprefix("network.") for name in metrics if name.startswith("network."))
+    names, models = measured(metrics)
     if not names:
         return []
-    header = "  " + "".join([f"{'held-out items':<16}", *(f"{name:>15}" for name in names)])
-    rows = [
-        "  " + "".join([f"{model:<16}", *(f"{metrics[f'{model}.{name}']:>15.4f}" for name in names)])
-        for model in ("network", "popularity")
-        if all(f"{model}.{name}" in metrics for name in names)
-    ]
+    header = f"  {'held-out items':<16}" + "".join(f"{name:>15}" for name in names)
+    rows = [f"  {model:<16}" + "".join(f"{value:>15.4f}" for value in values) for model, values in models.items()]
     return [header, *rows, ""]
 
 
@@ -106,6 +131,6 @@ def _closing_lines(outcome: Outcome) -> list[str]:
     took = seconds_text(sum(stage.seconds for stage in outcome.stages))
     lines = [
         f"run         {outcome.run_id}, {took}",
-        f"cost        {outcome.estimated_usd} USD for {outcome.hours * 60:.1f} min of machine time",
+        f"cost        {cost_text(outcome)}",
     ]
     return [*lines, *teardown_text(outcome.teardown).splitlines()]

@@ -25,6 +25,7 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
             f"{plan.worst_case_usd} USD: {spec.max_hours.normalize():f} h of the dearest offer, "
             f"{plan.volume_gib} GiB gp3, address {IPV4_USD_PER_HOUR} USD/h; then the machine ends itself",
         ),
+        *([("rights", f"of the instance profile {spec.instance_profile}")] if spec.instance_profile else []),
         ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else"),
         ("upload", f"{len(plan.manifest.files)} files, {bytes_text(plan.manifest.size)}"),
         *(("", line) for line in _groups(plan.manifest)),
@@ -54,6 +55,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         "worst_case_usd": str(plan.worst_case_usd),
         "max_hours": str(plan.spec.max_hours),
         "volume_gib": plan.volume_gib,
+        "instance_profile": plan.spec.instance_profile,
         "open_to": [{"protocol": "tcp", "port": 22, "cidr": plan.ingress_cidr}],
         "upload": {
             "bytes": plan.manifest.size,

@@ -44,6 +44,8 @@ def progress_text(progress: Progress) -> str:
         parts.append(f"{amount(progress.samples_per_second)} samples/s")
     if progress.seconds_left is not None:
         parts.append(f"{seconds_text(progress.seconds_left)} left")
+    if progress.usd is not None and progress.usd_at_most is not None:
+        parts.append(f"{progress.usd} of at most {progress.usd_at_most} USD")
     return ", ".join(parts)
 
 

@@ -304,3 +304,20 @@ def test_everything_of_a_run_is_found_by_its_tag_and_by_nothing_else(cloud: AwsC
 def test_other_regions_hold_other_things(mock: MockedCloud, cloud: AwsCloud):
     with ordered(cloud):
         assert aws(mock, "eu-west-1").tagged() == ()
+
+
+def test_what_the_caller_may_do_is_asked_without_creating_anything(cloud: AwsCloud):
+    with ordered(cloud) as request:
+        network = cloud.default_network()
+        assert network is not None
+        before = cloud.tagged()
+        assert set(cloud.rights(request, vpc_id=network.vpc_id).values()) == {""}
+        elsewhere = cloud.rights(replace(request, volume_gib=8), vpc_id=network.vpc_id)
+        assert [action for action, refusal in elsewhere.items() if refusal] == ["ec2:RunInstances"]
+        assert cloud.tagged() == before
+
+
+def test_aws_tells_its_time(cloud: AwsCloud):
+    told = cloud.server_time()
+    assert told is not None
+    assert abs((datetime.now(UTC) - told).total_seconds()) < 5

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, aws, left_over, run_spec
+from rentals import QUICK, REGION, aws, left_over, run_spec
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
@@ -19,6 +19,7 @@ from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.packaged import packaged
 from orchestrator.plan import Plan, make_plan
 from orchestrator.ports import Session
+from orchestrator.record import RunRecord, write_record
 from orchestrator.resources import Event, Host, Kind, Manifest, Market, Outcome
 from orchestrator.run import World, run
 from orchestrator.survey import survey
@@ -60,6 +61,7 @@ class Story:
     def told(self, plan: Plan, **scenario: Any) -> Outcome:
         """How `plan` ends in a scenario; that nothing is left afterwards is seen to here."""
         self.mock.play({**QUICK, **scenario})
+        write_record(self.folder, RunRecord(run_id=plan.run_id, region=REGION, account_id=plan.account.account_id))
         outcome = run(
             plan,
             World(self.cloud, self.cloud, self._dial, self.clock),

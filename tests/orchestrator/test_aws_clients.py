@@ -5,12 +5,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.stub import Stubber
 from rentals import QUICK, REGION, aws
 
-from orchestrator.aws.clients import loopback_clients, real_clients
+from orchestrator.aws.clients import Clients, loopback_clients, real_clients
 from orchestrator.aws.network import caller_address
 from orchestrator.aws.pricing import on_demand_prices
 from orchestrator.dryrun.catalog import image_id
@@ -22,6 +21,11 @@ from orchestrator.errors import CloudRefused, CloudUnavailable, CredentialsMissi
 def mock() -> Generator[MockedCloud]:
     with running_cloud(QUICK) as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="module")
+def clients(mock: MockedCloud) -> Clients:
+    return loopback_clients(REGION, mock.endpoint)
 
 
 @pytest.fixture
@@ -59,8 +63,8 @@ def test_a_dry_run_looks_at_nothing_of_the_callers(mock: MockedCloud):
 
 
 @pytest.mark.parametrize("name", ["ec2", "creator", "ssm", "sts", "pricing", "quotas"])
-def test_a_request_to_any_other_host_is_refused_before_it_is_sent(mock: MockedCloud, name: str):
-    client: Any = getattr(loopback_clients(REGION, mock.endpoint), name)
+def test_a_request_to_any_other_host_is_refused_before_it_is_sent(clients: Clients, name: str):
+    client: Any = getattr(clients, name)
     calls = {
         "ssm": lambda: client.get_parameter(Name="/x"),
         "sts": lambda: client.get_caller_identity(),
@@ -128,8 +132,8 @@ def product(*prices: str, unit: str = "Hrs") -> str:
         ([], None),
     ],
 )
-def test_only_one_hourly_price_is_believed(products: list[str], expected: str | None):
-    client = boto3.Session(aws_access_key_id="x", aws_secret_access_key="x").client("pricing", region_name=REGION)
+def test_only_one_hourly_price_is_believed(clients: Clients, products: list[str], expected: str | None):
+    client = clients.pricing
     with Stubber(client) as stub:
         stub.add_response("get_products", {"PriceList": products})
         told = on_demand_prices(client, ["g6.xlarge"], region=REGION)

@@ -1,6 +1,7 @@
 """What `infra/first-boot.yaml` makes a machine do; systemd's programs only note how they are called."""
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 import yaml
 
 from orchestrator.keys import make_host_key
-from orchestrator.launch import fill_in
 from orchestrator.packaged import packaged
+from orchestrator.user_data import fill_in
 
 HOURS = 2.0
 SECONDS = 7200
@@ -20,9 +21,13 @@ NOTES = "/etc/launch-and-train"
 
 
 @pytest.fixture(scope="module")
-def boot() -> Any:
-    template = (packaged("infra") / "first-boot.yaml").read_text()
-    return yaml.safe_load(fill_in(template, make_host_key(), max_hours=HOURS))
+def user_data() -> str:
+    return fill_in((packaged("infra") / "first-boot.yaml").read_text(), make_host_key(), max_hours=HOURS)
+
+
+@pytest.fixture(scope="module")
+def boot(user_data: str) -> Any:
+    return yaml.safe_load(user_data)
 
 
 @pytest.fixture
@@ -46,6 +51,15 @@ def start(machine: Path) -> list[str]:
     path = f"{machine / 'bin'}:{os.environ['PATH']}"
     subprocess.run(["sh", str(machine / "script")], env={"PATH": path}, check=True)
     return (machine / "called").read_text().splitlines()
+
+
+@pytest.mark.skipif(shutil.which("cloud-init") is None, reason="cloud-init is not installed here")
+def test_cloud_init_itself_finds_nothing_wrong_with_the_user_data(user_data: str, tmp_path: Path):
+    path = tmp_path / "user-data.yaml"
+    path.write_text(user_data)
+    told = subprocess.run(["cloud-init", "schema", "--config-file", path], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert "deprecat" not in told.stdout + told.stderr
 
 
 def test_the_first_boot_arms_two_timers_the_second_a_little_later(machine: Path):

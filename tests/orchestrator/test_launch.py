@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from rentals import QUICK, Between, Rental, aws, left_over, rental
+from rentals import QUICK, REGION, Between, Rental, aws, left_over, rental
 
+from orchestrator import launch as launching
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.dryrun.first_boot import read_user_data
@@ -22,10 +23,13 @@ from orchestrator.errors import (
     TimedOut,
 )
 from orchestrator.keys import make_host_key
-from orchestrator.launch import fill_in, forget_key, host_of
+from orchestrator.launch import Launched, admit_caller, record_of
 from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.packaged import packaged
+from orchestrator.record import Rental as MachineRental
+from orchestrator.record import RunRecord, forget_keys, remember_machine, write_record
 from orchestrator.resources import Kind, LaunchRequest
+from orchestrator.user_data import fill_in
 
 NUMBER = count(1)
 
@@ -83,6 +87,7 @@ def test_the_instance_is_as_it_was_planned(rented: Rental, cloud: AwsCloud):
     assert told["InstanceType"] == launched.offer.instance_type == "g6.xlarge"
     assert told["Placement"]["AvailabilityZone"] == launched.offer.zone
     assert told["MetadataOptions"]["HttpTokens"] == "required"
+    assert "IamInstanceProfile" not in told
     shutdown = ec2.describe_instance_attribute(
         InstanceId=told["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
     )
@@ -91,6 +96,12 @@ def test_the_instance_is_as_it_was_planned(rented: Rental, cloud: AwsCloud):
         "Volumes"
     ]
     assert (volume["VolumeType"], volume["Encrypted"], volume["Size"]) == ("gp3", True, 150)
+
+
+def test_a_machine_has_rights_only_by_the_profile_that_the_spec_names(rented: Rental, cloud: AwsCloud):
+    rented.plan = replace(rented.plan, spec=rented.plan.spec.model_copy(update={"instance_profile": "bucket-reader"}))
+    rented.launch()
+    assert described(rented, cloud)["IamInstanceProfile"]["Arn"].endswith(":instance-profile/bucket-reader")
 
 
 def test_everything_carries_the_runs_tags_from_the_creating_call_on(mock: MockedCloud, rented: Rental, cloud: AwsCloud):
@@ -110,13 +121,44 @@ def test_port_22_is_open_to_the_caller_and_nothing_else_to_anybody(rented: Renta
     assert not rule["Ipv6Ranges"]
 
 
+def remembered(rented: Rental, launched: Launched) -> MachineRental:
+    write_record(rented.folder, RunRecord(run_id=rented.plan.run_id, region=REGION, account_id="1"))
+    return remember_machine(rented.folder, record_of(launched, rented.plan, now=rented.clock.now()))
+
+
 def test_the_host_is_dialled_at_the_public_address_with_our_keys(rented: Rental):
     launched = rented.launch()
-    host = host_of(launched, rented.plan)
+    host = remembered(rented, launched).host
     assert (host.address, host.port, host.user) == (launched.instance.public_ip, 22, "ubuntu")
     assert host.host_key == launched.host_key.public_openssh
     assert stat.S_IMODE(host.private_path.stat().st_mode) == 0o600
     assert host.private_path.parent == rented.folder
+    known = rented.folder / "known_hosts"
+    assert known.read_text() == f"{host.address} {host.host_key}\n"
+    assert stat.S_IMODE(known.stat().st_mode) == 0o600
+
+
+def addresses_admitted(cloud: AwsCloud, group_id: str) -> set[str]:
+    (group,) = cloud._clients.ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
+    return {entry["CidrIp"] for rule in group["IpPermissions"] for entry in rule["IpRanges"]}
+
+
+@pytest.mark.parametrize(
+    ("opened", "then"),
+    [
+        ("198.51.100.9/32", {"198.51.100.9/32", "192.31.196.7/32"}),
+        ("192.31.196.7/32", {"192.31.196.7/32"}),
+        ("198.51.100.0/24", {"198.51.100.0/24"}),
+    ],
+)
+def test_a_caller_who_has_moved_is_admitted_unless_a_network_was_named(
+    cloud: AwsCloud, rented: Rental, opened: str, then: set[str]
+):
+    rented.plan = replace(rented.plan, ingress_cidr=opened)
+    group_id = rented.launch().group.group_id
+    for _ in range(2):
+        admit_caller(rented.plan.run_id, read_ledger(rented.path), reader=cloud, writer=cloud, tell=rented.said.append)
+    assert addresses_admitted(cloud, group_id) == then
 
 
 def test_no_secret_enters_the_ledger_or_what_is_said(rented: Rental):
@@ -238,7 +280,9 @@ def test_a_quota_that_only_run_instances_knows_is_named(mock: MockedCloud, rente
     assert mock.calls()["RunInstances"] == 1
 
 
-def test_waiting_for_the_instance_has_an_end(mock: MockedCloud, rented: Rental):
+def test_waiting_for_the_instance_has_an_end(mock: MockedCloud, rented: Rental, monkeypatch: pytest.MonkeyPatch):
+    # Two hundred questions cost five seconds of moto.
+    monkeypatch.setattr(launching, "_RUNNING_SECONDS", 15.0)
     mock.play({**QUICK, "pending_seconds": 600.0})
     rented.clock._really = 0.0
     with pytest.raises(TimedOut, match="to run with a public address"):
@@ -270,8 +314,8 @@ def test_user_data_longer_than_ec2_takes_is_refused_before_any_call(mock: Mocked
     assert read_ledger(rented.path) == ()
 
 
-def test_the_login_key_is_forgotten_once_and_again(rented: Rental):
-    path = rented.launch().key_pair.private_path
-    forget_key(rented.folder)
-    assert not path.exists()
-    forget_key(rented.folder)
+def test_keys_are_forgotten_once_and_again(rented: Rental):
+    remembered(rented, rented.launch())
+    forget_keys(rented.folder)
+    assert {path.name for path in rented.folder.iterdir()} == {"run.json", "ledger.jsonl"}
+    forget_keys(rented.folder)

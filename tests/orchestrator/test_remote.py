@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -17,11 +18,12 @@ from uuid import uuid4
 
 import pytest
 from machines import SSHD, Target, embedded_machine, openssh_server
+from programs import wait_for
 
 from orchestrator.errors import CommandFailed, HostKeyMismatch, HostUnreachable, TrainingFailed
 from orchestrator.manifest import build_manifest
 from orchestrator.ports import Session
-from orchestrator.remote import Environment, follow, prepare, start_training
+from orchestrator.remote import Environment, follow, look_at, prepare, start_training, stop_training
 from orchestrator.resources import Host, Progress
 from orchestrator.ssh import connector
 from orchestrator.upload import upload
@@ -318,3 +320,14 @@ def test_a_run_is_started_once(session: Session, begin: Begin):
     begin("time.sleep(60)")
     with pytest.raises(CommandFailed, match="already started"):
         start_training(session, ROOT, prepare(session, ROOT))
+
+
+def test_a_trainer_that_is_stopped_is_gone_and_its_checkpoints_are_packed(begin: Begin, session: Session, run: Path):
+    assert look_at(session, ROOT).state == "not started"
+    begin("os.makedirs('run/checkpoints/7'); open('run/checkpoints/7/state', 'w').write('x'); time.sleep(60)")
+    wait_for(lambda: (run / "checkpoints" / "7" / "state").exists(), what="a checkpoint")
+    assert look_at(session, ROOT).going_on
+    stop_training(session, ROOT)
+    assert not look_at(session, ROOT).going_on
+    with tarfile.open(run / "checkpoints.tar") as packed:
+        assert "checkpoints/7/state" in packed.getnames()

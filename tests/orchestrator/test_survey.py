@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, aws, run_spec
+from rentals import QUICK, Altered, aws, run_spec
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.catalog import image_id
@@ -38,19 +38,6 @@ def reader(mock: MockedCloud, cloud: AwsCloud) -> Generator[AwsCloud]:
     yield cloud
     writes = {"CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "ImportKeyPair", "RunInstances"}
     assert not writes & set(mock.calls()), "a survey changes nothing"
-
-
-class Altered:
-    """A reader some of whose answers are others."""
-
-    def __init__(self, reader: AwsCloud, **answers: Any) -> None:
-        self._reader = reader
-        self._answers = answers
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self._answers:
-            return lambda *_: self._answers[name]
-        return getattr(self._reader, name)
 
 
 def look(reader: Any, **spec: Any) -> Facts:

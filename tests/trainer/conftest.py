@@ -1,4 +1,6 @@
-"""Eight CPU devices, and a JAX that converts nothing silently, before any test makes an array."""
+"""Eight CPU devices, and a JAX that converts nothing silently, before any test makes an array; programs that were
+compiled once in this worker are not compiled again.
+"""
 
 import os
 from collections.abc import Iterator
@@ -6,19 +8,24 @@ from pathlib import Path
 
 import jax
 import pytest
+import quick_xla
 
-# Half the time of these tests is LLVM polishing code that runs once.
-_QUICK_TO_COMPILE = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+# A folder for each worker: JAX writes a program in place, and another worker would read half of it.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(os.environ["XDG_CACHE_HOME"]) / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "alone")),
 )
-
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+# Where in the tests an operation came from is told by Python's own traceback.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 _given = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{_given or ''} {_QUICK_TO_COMPILE}"
+os.environ["XLA_FLAGS"] = f"{_given or ''} {quick_xla.FLAGS}"
 jax.devices()
 # Read once, when the devices are made: programs that tests start compile as users' do.
 if _given is None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import quick_xla
 from trainer_checkerboard import write_checkerboard, write_network
 from trainer_programs import BOARD, sparse, trainer
 
+from trainer import distributed
 from trainer.data.netcdf import write_dataset
 from trainer.distributed import Group, meet
 from trainer.errors import SettingsError, TrainerError
@@ -32,20 +35,15 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def trainers(folder: Path, *arguments: str) -> list["subprocess.Popen[str]"]:
-    """Two processes of `trainer train` in `folder`, with four devices each."""
-    # Other ways to compile round differently, and cost more.
-    quick = (
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-        "--xla_cpu_use_fusion_emitters=false"
-    )
-    devices = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4", "XLA_FLAGS": quick}
+def trainers(folder: Path, *arguments: str, devices: int = 4) -> list["subprocess.Popen[str]"]:
+    """Two processes of `trainer train` in `folder`, with so many devices each."""
+    asked = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": quick_xla.FLAGS}
     group = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process"]
     return [
         subprocess.Popen(
             [sys.executable, "-m", "trainer", "train", *arguments, *group, str(process)],
             cwd=folder,
-            env={**os.environ, **devices},
+            env={**os.environ, **asked},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -66,13 +64,13 @@ def ended(running: Sequence["subprocess.Popen[str]"]) -> tuple[list[int], list[s
     return [process.returncode for process in running], ["\n".join(own) for own in lines]
 
 
-def run_directory(folder: Path) -> Path:
+def run_directory(folder: Path, epochs: int = 3) -> Path:
     folder.mkdir()
     write_checkerboard(folder / "samples.txt")
     path = write_network(folder / "network.json")
     stopping = '"Training": {"EarlyStopping": {"Metric": "recall@3", "Validation": 0.2}}, '
     path.write_text(path.read_text().replace('"Denoising"', f'{stopping}"Denoising"'))
-    settings = {"batch_size": 16, "epochs": 3, "k": 3, "data_shards": 2}
+    settings = {"batch_size": 16, "epochs": epochs, "k": 3, "data_shards": 2}
     (folder / "spec.json").write_text(json.dumps({"data": "samples.txt", "settings": settings}))
     return folder
 
@@ -121,6 +119,23 @@ def test_two_processes_go_on_from_a_checkpoint_of_one_and_one_from_theirs(workin
     assert trainer("train", *command("whole.nc", 5)).exit_code == 0
     for found, wanted in zip(weights(Path("five.nc")), weights(Path("whole.nc")), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_when_a_process_is_killed_the_other_ends_with_an_error_and_does_not_hang(tmp_path: Path) -> None:
+    run = run_directory(tmp_path / "run", epochs=1_000_000)
+    write_network(run / "network.json")
+    running = trainers(tmp_path, "--run-dir", "run", devices=1)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not (run / "metrics.jsonl").exists() and running[0].poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    running[1].kill()
+    killed = time.monotonic()
+    statuses, said = ended(running)
+    assert time.monotonic() - killed < 2 * distributed._HEARTBEAT_SECONDS
+    assert statuses == [1, -signal.SIGKILL], said[0]
+    assert "process 0: a computation of all 2 processes failed; if another one ended, its log says why" in said[0]
+    assert (run / "exit").read_text() == "1\n"
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
 
 
 def group(process: int, *, port: int, processes: int = 3) -> Group:

@@ -136,16 +136,13 @@ def test_a_step_of_every_layer_is_the_same_on_every_mesh(
         np.testing.assert_allclose(here, there, rtol=1e-4, atol=2e-5, err_msg=str(path))
 
 
-OTHER_MESHES = [shape for shape in MESHES if shape != (1, 1)]
-
-
 @cache
 def noisy_run(shape: tuple[int, int]) -> tuple[list[float], TrainState]:
     reports, state = stepped(noisy(), shape, steps=3)
     return [float(report.loss_sum) for report in reports], state
 
 
-@pytest.mark.parametrize("shape", OTHER_MESHES, ids=str)
+@pytest.mark.parametrize("shape", [(1, 8), (2, 4), (8, 1)], ids=str)
 def test_three_noisy_steps_are_the_same_on_every_mesh(shape: tuple[int, int]) -> None:
     (losses, state), (expected, alone) = noisy_run(shape), noisy_run((1, 1))
     np.testing.assert_allclose(losses, expected, rtol=2e-5)

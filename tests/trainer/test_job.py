@@ -46,6 +46,11 @@ def test_the_feature_a_sample_lacks_is_recommended_first_and_none_that_it_has(tm
         assert not set(items) & {f"f{feature}" for feature in features_of(number)}
         assert len(set(items)) == 3
     assert any(line.startswith("epoch 40/40: loss ") for line in said)
+    # The last batch of each epoch is a short one.
+    assert SAMPLES % 16 != 0
+    assert any(line.startswith("training step compiled 1 time in ") for line in said)
+    metrics = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
+    assert [metric["value"] for metric in metrics if metric["name"] == "compilations"] == [1]
 
 
 def test_a_job_leaves_every_file_of_the_contract_and_one_report_an_epoch(tmp_path: Path):

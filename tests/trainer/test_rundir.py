@@ -15,6 +15,9 @@ def test_status_is_replaced_whole_and_nothing_stays_beside_it(tmp_path: Path):
         "loss": 1.5,
         "samples_per_second": 20.0,
         "seconds_left": 7.0,
+        "metric": None,
+        "best": None,
+        "best_epoch": None,
     }
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 

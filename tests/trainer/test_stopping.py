@@ -14,7 +14,7 @@ from trainer_networks import chain, dataset_of, mesh_of, random_rows, with_layer
 
 from trainer import train as training
 from trainer.data.split import HeldOut, hold_out
-from trainer.data.validation import hold_out_samples
+from trainer.data.validation import hold_out_features
 from trainer.ending import Trained, measure_of, train_to_its_end
 from trainer.errors import InputError
 from trainer.network_types import Activation, Negatives, NetworkSpec, OptimizerName, OptimizerSpec, Sampling
@@ -153,7 +153,7 @@ def test_the_state_returned_measures_as_the_best_that_was_told() -> None:
     rule = EarlyStopping("recall@5", patience=2, validation=0.4)
     spec = spec_of(training=TrainingSpec(stopping=rule))
     found, reports = ended(spec)
-    _, validation = hold_out_samples(WHOLE, share=0.4, seed=SETTINGS.seed)
+    _, validation = hold_out_features(WHOLE, share=0.4, seed=SETTINGS.seed)
     measure = measure_of(spec, mesh_of((1, 2)), validation, metric="recall@5", batch_size=8)
     assert found.judged is not None
     assert measure(found.state) == found.judged.best == max(one.judged.value for one in reports if one.judged)

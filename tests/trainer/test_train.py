@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick_xla
 from trainer_networks import chain, mesh_of, random_rows, with_layer
 
 from trainer import train as training
+from trainer.compilations import compilations_of
 from trainer.deal import with_deals
 from trainer.errors import InputError, NonFiniteError
 from trainer.network_types import Activation, NetworkSpec, OptimizerName, OptimizerSpec, Schedule, Sparseness
@@ -117,12 +119,7 @@ def test_killed_at_twenty_random_steps_it_ends_at_the_same_weights(tmp_path: Pat
 
 def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     program = [sys.executable, str(Path(__file__)), str(tmp_path / "saved"), str(tmp_path / "weights.npz")]
-    # As tests/trainer/conftest.py has it: other ways to compile round differently.
-    quick = (
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-        "--xla_cpu_use_fusion_emitters=false"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": quick}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": quick_xla.FLAGS}
     child = subprocess.Popen(program, env=environment)
     end = time.monotonic() + 120
     while not list((tmp_path / "saved").glob("[0-9]*")):
@@ -132,7 +129,7 @@ def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Pa
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "weights.npz").exists()
-    subprocess.run(program, env=environment, check=True, timeout=120)
+    subprocess.run([*program, "100"], env=environment, check=True, timeout=120)
     expected = trained(settings=SLOW)[0]
     with np.load(tmp_path / "weights.npz") as found:
         for name, wanted in zip(found.files, expected, strict=True):
@@ -184,6 +181,24 @@ def test_a_loss_that_is_no_number_ends_the_training() -> None:
         train(spec, DATA, SETTINGS, mesh=mesh_of((1, 1)), tell=lambda _: None)
 
 
+def test_a_training_compiles_its_step_once_for_each_size_of_batch_however_many_epochs_it_has() -> None:
+    features, samples = 640, 102
+    sizes = np.full(samples, 3)
+    # Any batch of every epoch may be the one that is larger than the others.
+    sizes[samples // 2] = 600
+    rows = [np.sort(np.arange(7 * row, 7 * row + size) % features) for row, size in enumerate(sizes)]
+    data = SparseDataset(
+        "in", features, np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(rows).astype(np.uint32)
+    )
+    both = TrainingData({"Input0": data}, {"Output2": data})
+    assert samples % SETTINGS.batch_size > 0, "the last batch is to be a short one"
+    with compilations_of("step") as compiled:
+        settings = SETTINGS.model_copy(update={"epochs": 4})
+        train(chain((features, features), hidden=(4,)), both, settings, mesh=mesh_of((1, 1)), tell=lambda _: None)
+    assert compiled.count == 2
+    assert compiled.seconds > 0
+
+
 def test_after_epoch_sees_the_start_and_every_epoch() -> None:
     seen: list[tuple[int, int]] = []
     train(
@@ -230,9 +245,9 @@ def test_a_gradient_is_clipped_by_the_length_of_all_of_it() -> None:
     np.testing.assert_allclose(updates["hidden"]["1"]["bias"], [-1.6], rtol=1e-6)
 
 
-def main(saved: str, result: str) -> None:
-    """A training slow enough to be killed."""
-    start = Checkpoints(Path(saved), steps=1)
+def main(saved: str, result: str, steps: str = "1") -> None:
+    """A training slow enough to be killed, unless it has more `steps` from checkpoint to checkpoint."""
+    start = Checkpoints(Path(saved), steps=int(steps))
     np.savez(result, *trained(start, settings=SLOW)[0])
 
 

@@ -46,6 +46,24 @@ class Split:
     test: HeldOut
     features: FeatureIndex
 
+    def rejoined(self) -> SparseDataset | None:
+        """What is trained on together with what is wanted in validation, where that was taken from the same samples;
+        `None` where there is no validation, or it has samples of its own.
+        """
+        if self.validation is None or self.protocol == "strong":
+            return None
+        names = self.training.sample_names
+        known, wanted = self.validation.known.sample_names, self.validation.wanted
+        if names is None or known is None:
+            return None
+        place = {name: row for row, name in enumerate(names)}
+        rows = np.array([place[name] for name in known], np.int64)
+        lengths = np.zeros(self.training.samples, np.int64)
+        lengths[rows] = np.diff(wanted.indptr)
+        order = np.argsort(np.repeat(rows, np.diff(wanted.indptr)), kind="stable")
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        return union(self.training, replace(wanted, indptr=indptr, indices=wanted.indices[order]))
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

@@ -1,11 +1,11 @@
-"""Samples kept from training to tell when it has learnt enough."""
+"""Samples, or features of them, kept from training to tell when it has learnt enough."""
 
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.data.split import HeldOut, hold_out
+from trainer.data.split import HeldOut, answerable, hold_out
 from trainer.errors import InputError
 from trainer.sparse import SparseDataset
 from trainer.stored import Stored
@@ -35,6 +35,32 @@ def hold_out_samples(dataset: SparseDataset, *, share: float, seed: int) -> tupl
     is_held[np.random.default_rng(seed).choice(eligible, count, replace=False)] = True
     known, wanted = hold_out(samples_of(dataset, np.flatnonzero(is_held)), fraction=_HIDDEN, seed=seed)
     return samples_of(dataset, np.flatnonzero(~is_held)), HeldOut(known, wanted)
+
+
+def hold_out_features(dataset: SparseDataset, *, share: float, seed: int) -> tuple[SparseDataset, HeldOut]:
+    """What to train on, and the same samples with `share` of their features, rounded down, kept from it: at least one
+    of a sample that has five. `InputError` where there is no such sample.
+    """
+    whole = samples_of(dataset, np.arange(dataset.samples)) if dataset.rows is not None else dataset
+    if not isinstance(whole.indices, np.ndarray) or isinstance(whole.values, Stored):
+        raise InputError(f"dataset {dataset.name}: it stays in its file, and validation features are taken from memory")
+    rest, wanted = hold_out(whole, fraction=share, seed=seed)
+    if not wanted.nnz:
+        raise InputError(
+            f"dataset {dataset.name}: no sample has {_LEAST_FEATURES} features, of which one could be kept for "
+            "validation; leave EarlyStopping out, or bring more of each sample"
+        )
+    return rest, HeldOut(rest, wanted)
+
+
+def at_most(validation: HeldOut, most: int) -> HeldOut:
+    """At most so many of the samples of which something is known and something wanted, evenly spread over them."""
+    asked = answerable(validation.known, validation.wanted)
+    samples = asked.known.samples
+    if samples <= most:
+        return asked
+    chosen = np.linspace(0, samples - 1, most).astype(np.int64)
+    return HeldOut(samples_of(asked.known, chosen), samples_of(asked.wanted, chosen))
 
 
 def samples_of(dataset: SparseDataset, chosen: npt.NDArray[np.int64]) -> SparseDataset:

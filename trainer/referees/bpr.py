@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from trainer.data.split import HeldOut
-from trainer.referees.choosing import chosen
+from trainer.referees.choosing import Choosing
 from trainer.referees.ranking import Referee, Scorer
 
 Floats = npt.NDArray[np.float32]
@@ -74,7 +73,7 @@ class Learning:
         self.values[different] += np.float32(rate) * summed / np.sqrt(self.squares[different])
 
 
-def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Referee:
+def fit(matrix: Any, choosing: Choosing, seed: int) -> Referee:
     """From the CSR matrix [samples, live]: 64 factors, 100 epochs at rate 0.05; regularisation of 0.003, 0.01, 0.03 and
     0.1, without validation 0.01.
     """
@@ -87,7 +86,7 @@ def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Referee:
 
         return Scorer(str(settings), matrix.shape[1], scores)
 
-    return chosen(_GRID, _DEFAULT, fitted, validation)
+    return choosing.fitted(_GRID, _DEFAULT, fitted)
 
 
 def learnt(matrix: Any, settings: Settings, seed: int) -> Floats:

@@ -1,7 +1,7 @@
 """Settings chosen by what they reach on a validation part."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,15 +13,24 @@ _K = 100
 Setting = TypeVar("Setting")
 
 
-def chosen(
-    grid: Sequence[Setting], default: Setting, fitted: Callable[[Setting], Referee], validation: HeldOut | None
-) -> Referee:
-    """What is `fitted` with the setting of the grid that has the best nDCG@100, the first of equals; with the default
-    where there is nothing to choose by. The best one is fitted again, so that there is only one at a time.
-    """
-    if validation is None or not validation.wanted.nnz:
-        return fitted(default)
-    return fitted(max(grid, key=lambda setting: ndcg(fitted(setting), validation)))
+class Choosing:
+    """Chooses one setting, once: by nDCG@100 on validation samples, or the default where there are none."""
+
+    def __init__(self, validation: HeldOut | None) -> None:
+        self._validation = validation
+        self._chosen: list[Any] = []
+
+    def fitted(self, grid: Sequence[Setting], default: Setting, fit: Callable[[Setting], Referee]) -> Referee:
+        """What is fitted with the setting of the grid that is best, the first of equals. A second call takes the
+        setting of the first. The best one is fitted again, so that there is only one at a time.
+        """
+        if not self._chosen:
+            validation = self._validation
+            if validation is None or not validation.wanted.nnz:
+                self._chosen = [default]
+            else:
+                self._chosen = [max(grid, key=lambda setting: ndcg(fit(setting), validation))]
+        return fit(self._chosen[0])
 
 
 def ndcg(referee: Referee, validation: HeldOut) -> float:

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import get_lapack_funcs
 
-from trainer.data.split import HeldOut
 from trainer.errors import TrainerError
-from trainer.referees.choosing import chosen
+from trainer.referees.choosing import Choosing
 from trainer.referees.ranking import Referee, Scorer, Scores, rows_at_once
 
 Floats = npt.NDArray[np.float32]
@@ -30,7 +29,7 @@ _ROUNDING = 1e-6
 """A λ below this share of the largest eigenvalue drowns in what float32 rounds."""
 
 
-def fit(matrix: Any, validation: HeldOut | None, _seed: int) -> Referee:
+def fit(matrix: Any, choosing: Choosing, _seed: int) -> Referee:
     """From the CSR matrix [samples, live]: λ of 1 to 5000, each twice the one before; without validation 200."""
     samples, live = matrix.shape
     dual = samples < live
@@ -43,7 +42,7 @@ def fit(matrix: Any, validation: HeldOut | None, _seed: int) -> Referee:
     def fitted(strength: float) -> Scorer:
         return Scorer(f"λ {strength:g}", live, scores(matrix, gram, strength))
 
-    return chosen(grid, max(_DEFAULT, least), fitted, validation)
+    return choosing.fitted(grid, max(_DEFAULT, least), fitted)
 
 
 def primal_scores(_matrix: Any, gram: Floats, strength: float) -> Scores:

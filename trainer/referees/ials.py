@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trainer.data.split import HeldOut
-from trainer.referees.choosing import chosen
+from trainer.referees.choosing import Choosing
 from trainer.referees.ranking import Referee, Scorer
 
 _FLOATS = 1 << 22
@@ -44,7 +43,7 @@ _GRID = tuple(Settings(unobserved, strength) for unobserved, strength in product
 _DEFAULT = Settings(0.3, 0.01)
 
 
-def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Referee:
+def fit(matrix: Any, choosing: Choosing, seed: int) -> Referee:
     """From the CSR matrix [samples, live]: α₀ of 0.1, 0.3, 1 and λ of 0.003, 0.01, 0.03; without validation 0.3 and
     0.01.
     """
@@ -57,7 +56,7 @@ def fit(matrix: Any, validation: HeldOut | None, seed: int) -> Referee:
 
         return Scorer(str(settings), matrix.shape[1], scores)
 
-    return chosen(_GRID, _DEFAULT, fitted, validation)
+    return choosing.fitted(_GRID, _DEFAULT, fitted)
 
 
 def learnt(matrix: Any, settings: Settings, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from trainer.data.split import HeldOut
-from trainer.referees.choosing import chosen
+from trainer.referees.choosing import Choosing
 from trainer.referees.ranking import Referee, Scorer, best_of, rows_at_once
 
 _NEIGHBOURS = (20, 50, 100, 200)
@@ -20,7 +19,7 @@ _SHRINKS = (0.0, 10.0, 100.0)
 _DEFAULT = (100, 10.0)
 
 
-def fit(matrix: Any, validation: HeldOut | None, _seed: int) -> Referee:
+def fit(matrix: Any, choosing: Choosing, _seed: int) -> Referee:
     """From the CSR matrix [samples, live]: of 20, 50, 100, 200 neighbours and shrinkages 0, 10, 100; without validation
     100 and 10.
     """
@@ -31,7 +30,7 @@ def fit(matrix: Any, validation: HeldOut | None, _seed: int) -> Referee:
         weights = similarities(matrix, count=count, shrink=shrink)
         return Scorer(f"k {count}, shrink {shrink:g}", live, lambda known: (known @ weights).toarray())
 
-    return chosen(list(product(_NEIGHBOURS, _SHRINKS)), _DEFAULT, fitted, validation)
+    return choosing.fitted(list(product(_NEIGHBOURS, _SHRINKS)), _DEFAULT, fitted)
 
 
 def similarities(matrix: Any, *, count: int, shrink: float) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.data.split import HeldOut
+from trainer.referees.choosing import Choosing
 from trainer.referees.ranking import blocks
 from trainer.sparse import SparseDataset
 
@@ -36,7 +36,7 @@ class Popularity:
         return np.pad(found, (0, k - len(found)), constant_values=-1)
 
 
-def fit(matrix: Any, _validation: HeldOut | None, _seed: int) -> Popularity:
+def fit(matrix: Any, _choosing: Choosing, _seed: int) -> Popularity:
     """Counts the CSR matrix [samples, live]; ties by lower id."""
     counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
     return Popularity(np.argsort(-counts, kind="stable").astype(np.int32))

@@ -4,6 +4,7 @@ from trainer_referees import random_matrix
 
 from trainer.errors import TrainerError
 from trainer.referees import ease
+from trainer.referees.choosing import Choosing
 
 
 def regressed(dense: np.ndarray, strength: float) -> np.ndarray:
@@ -39,14 +40,14 @@ def test_blocks_of_rows_change_nothing(samples: int, monkeypatch: pytest.MonkeyP
     matrix, dense = random_matrix(samples, 30)
     monkeypatch.setattr("trainer.referees.ranking._ROWS", 7)
     asked, known = random_matrix(5, 30, seed=1)
-    scores = ease.fit(matrix, None, 0).scores(asked)
+    scores = ease.fit(matrix, Choosing(None), 0).scores(asked)
     assert worst(scores, known @ regressed(dense, 200.0), known) < 1e-4
 
 
 def test_a_strength_that_float32_would_lose_is_raised(monkeypatch: pytest.MonkeyPatch):
     matrix, dense = random_matrix(60, 30)
     monkeypatch.setattr(ease, "_ROUNDING", 1.0)
-    assert ease.fit(matrix, None, 0).described == f"λ {(dense.T @ dense).sum(axis=1).max():g}"
+    assert ease.fit(matrix, Choosing(None), 0).described == f"λ {(dense.T @ dense).sum(axis=1).max():g}"
 
 
 def test_a_gram_matrix_that_cannot_be_inverted_is_one_clear_error():

@@ -9,7 +9,7 @@ from trainer_referees import LIVE, answers, dataset
 from trainer import referees
 from trainer.data.split import HeldOut
 from trainer.errors import InputError, SettingsError
-from trainer.referees import choosing
+from trainer.referees.choosing import Choosing, ndcg
 from trainer.referees.interactions import interactions
 from trainer.referees.ranking import Scorer
 
@@ -53,9 +53,9 @@ def test_settings_are_those_that_find_most_of_what_is_wanted():
         return Scorer(setting, LIVE, lambda known: np.tile(scores, (known.shape[0], 1)))
 
     validation = HeldOut(dataset([[], [1]]), wanted)
-    assert choosing.chosen(list(recommended), "worst", fitted, validation).described == "best"
+    assert Choosing(validation).fitted(list(recommended), "worst", fitted).described == "best"
     assert asked == ["worse", "best", "worst", "best"]
-    assert choosing.chosen(list(recommended), "worst", fitted, None).described == "worst"
+    assert Choosing(None).fitted(list(recommended), "worst", fitted).described == "worst"
 
 
 @pytest.mark.parametrize("name", ["itemknn", "ease"])
@@ -66,7 +66,7 @@ def test_a_validation_part_decides_over_the_defaults(name: str):
     given_none, given_some = (
         referees.fit(name, dataset(rows), live=LIVE, validation=part, seed=0) for part in (None, validation)
     )
-    assert choosing.ndcg(given_some, validation) >= choosing.ndcg(given_none, validation)
+    assert ndcg(given_some, validation) >= ndcg(given_none, validation)
 
 
 def test_an_unknown_name_is_told_the_known_ones():

@@ -1,0 +1,122 @@
+"""A run that is left alone, and who comes back to it from another shell: two rehearsals for many assertions. What
+begins and ends them runs as real programs; the looks in between are the same commands in this process, for their haste.
+"""
+
+import json
+import shutil
+import stat
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import Done, MockCloud, run
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Generator[MockCloud]:
+    mock = MockCloud(tmp_path_factory.mktemp("cloud"), {"pending_seconds": 0.1, "ending_seconds": 0.1})
+    yield mock
+    mock.stop()
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ratings")
+    done = run("trainer", "synthesize", str(folder / "films"), "--users", "90", "--items", "80", cwd=folder)
+    assert done.exit_status == 0, done.stderr
+    return folder / "films"
+
+
+def ask(*arguments: str) -> Done:
+    done = CliRunner().invoke(app, arguments)
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def answer(*arguments: str) -> Any:
+    done = ask(*arguments, "--json")
+    assert done.exit_status == 0, done.stderr
+    return done.answer
+
+
+def begin(cloud: MockCloud, ratings: Path, output: Path, *flags: str) -> list[str]:
+    return [
+        "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint, "--detach", "--data", str(ratings),
+        "--batch-size", "32", "--output", str(output), *flags,
+    ]  # fmt: skip
+
+
+def run_folder(output: Path) -> Path:
+    (folder,) = output.glob("*-movielens-*")
+    return folder
+
+
+def test_a_run_left_alone_is_looked_at_brought_home_and_given_back_from_elsewhere(
+    cloud: MockCloud, ratings: Path, tmp_path: Path
+):
+    begun = run(*begin(cloud, ratings, tmp_path / "runs", "--epochs", "2"), cwd=tmp_path)
+    assert begun.exit_status == 0, begun.stderr
+    folder = run_folder(tmp_path / "runs")
+    assert f"orchestrator attach {folder.name}" in begun.stdout
+    for secret in ("key.pem", "known_hosts"):
+        assert stat.S_IMODE((folder / secret).stat().st_mode) == 0o600
+    # From here on it is another machine, which has but the folder.
+    moved = str(shutil.move(folder, tmp_path / "taken along"))
+    assert "epoch 2/2" in ask("logs", "-f", moved).stdout
+    looked = answer("status", moved)
+    assert (looked["state"], looked["epoch"], looked["trainer_exit_status"]) == ("done", 2, 0)
+    assert 50 < looked["minutes_to_timer"] < 60
+    assert 0 < looked["usd"] <= looked["usd_at_most"] < 2
+    assert "recs" in answer("fetch", moved)["artifacts"]
+    assert [thing["kind"] for thing in cloud.billable].count("instance") == 1, "fetching keeps the machine"
+    command = answer("ssh", moved)["command"]
+    if shutil.which(command[0]):
+        greeting = subprocess.run([*command, "echo $USER"], capture_output=True, text=True, timeout=30)
+        assert greeting.stdout == "ubuntu\n", greeting.stderr
+    ended = run("orchestrator", "attach", moved, "--json", cwd=tmp_path)
+    assert ended.exit_status == 0, ended.stderr
+    assert {"recs", "gl.nc"} <= set(ended.answer["artifacts"])
+    assert ended.answer["teardown"]["survivors"] == []
+    assert cloud.billable == []
+    assert not {"key.pem", "known_hosts"} & {path.name for path in Path(moved).iterdir()}
+    assert json.loads((Path(moved) / "run.json").read_text())["outcome"]["exit_status"] == 0
+    again = ask("fetch", moved)
+    assert (again.exit_status, "was given back" in again.stderr) == (2, True)
+
+
+def test_a_run_that_goes_on_is_in_the_books_and_stopped_when_its_money_is_spent(
+    cloud: MockCloud, ratings: Path, tmp_path: Path
+):
+    output = str(tmp_path / "runs")
+    begun = ask(*begin(cloud, ratings, tmp_path / "runs", "--epochs", "100000", "--json"))
+    assert begun.exit_status == 0, begun.stderr
+    name, here = begun.answer["run_id"], ("--output", output)
+    assert begun.answer["detached"]
+    assert begun.answer["left_until"]
+    assert answer("status", name, *here)["state"] in {"starting", "training"}
+    early = ask("fetch", name, *here)
+    assert (early.exit_status, "--partial" in early.stderr) == (2, True)
+    assert "log.txt" in answer("fetch", "--partial", name, *here)["artifacts"]
+    (listed,) = answer("ls", *here)["runs"]
+    assert (listed["run_id"], listed["state"], listed["usd"] > 0) == (name, "rented", True)
+    assert listed["machine"].startswith("g6.xlarge i-")
+    (known,) = answer("ls", "--cloud", "--mock-cloud", cloud.endpoint, *here)["cloud"].items()
+    assert known[0] == name
+    assert {"instance", "key pair", "security group"} <= {thing["kind"] for thing in known[1]}
+    assert answer("cost", name, *here)["usd"] > 0
+    record = tmp_path / "runs" / name / "run.json"
+    changed = json.loads(record.read_text())
+    changed["machine"]["max_usd"] = "0.02"
+    record.write_text(json.dumps(changed))
+    stopped = ask("attach", name, *here)
+    assert stopped.exit_status == 1
+    (line,) = stopped.error_lines
+    assert "max_usd = 0.02" in line
+    assert cloud.billable == []
+    assert (record.parent / "log.txt").read_text()
+    (closed,) = answer("ls", *here)["runs"]
+    assert closed["state"] == "failed"
