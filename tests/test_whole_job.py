@@ -198,7 +198,7 @@ def test_after_kill_9_down_gives_back_what_the_ledger_names(cloud: MockCloud, ra
 
 
 def test_after_kill_9_the_machine_ends_itself_when_its_time_is_over(cloud: MockCloud, ratings: Path, tmp_path: Path):
-    killed(cloud, ratings, tmp_path, "--max-hours", "0.005")
+    killed(cloud, ratings, tmp_path, "--max-hours", "0.007", when=started_training)
     wait_for(
         lambda: not [thing for thing in cloud.billable if thing["kind"] == "instance"],
         what="the self-destruct timer",

@@ -21,7 +21,7 @@ from trainer.metrics import KS, Measured, measured
 from trainer.network import read_network
 from trainer.network_file import read_network_file
 from trainer.network_types import NetworkSpec
-from trainer.pace import pace_of
+from trainer.pace import METRICS, metric_k, pace_of
 from trainer.predict import Ready
 from trainer.recommends import Recommends
 from trainer.referees import NAMES, fit
@@ -42,15 +42,19 @@ class Wishes:
 
     baselines: tuple[str, ...] = ("popularity",)
     ks: tuple[int, ...] = KS
+    metric: str | None = None
+    """What a network that stops early is stopped and chosen by; `None`: by what it states."""
 
     @classmethod
-    def of(cls, baselines: str, ks: Sequence[int]) -> "Wishes":
+    def of(cls, baselines: str, ks: Sequence[int], metric: str | None = None) -> "Wishes":
         """From names parted by commas, and every k there is to be. `SettingsError` for what is not known."""
         names = tuple(dict.fromkeys(name.strip() for name in baselines.split(",") if name.strip()))
         for name in names:
             if name not in NAMES:
                 raise SettingsError(f"baselines: {name!r} is none; there is {', '.join(NAMES)}")
-        return cls(names, tuple(sorted(set(ks))) or KS)
+        if metric is not None and metric_k(metric) is None:
+            raise SettingsError(f"metric: {metric!r} is none; {', '.join(f'{one}@K' for one in METRICS)} is wanted")
+        return cls(names, tuple(sorted(set(ks))) or KS, metric)
 
 
 def measure(
@@ -72,7 +76,7 @@ def _models(
     network: Path, split: Split, settings: TrainSettings, wishes: Wishes, say: Say
 ) -> Iterator[tuple[str, Recommends]]:
     """One at a time: none is held longer than it is asked."""
-    yield NETWORK, _network(network, split, settings, say=say)
+    yield NETWORK, _network(network, split, settings, wishes.metric, say=say)
     for name in wishes.baselines:
         say(f"baseline {name}")
         live = len(split.features)
@@ -94,7 +98,7 @@ def _measured(recommender: Recommends, split: Split, wishes: Wishes) -> Measured
     return measured(lists, split.test.wanted, split.training, live=len(split.features), ks=wishes.ks)
 
 
-def _network(network: Path, split: Split, settings: TrainSettings, *, say: Say) -> Recommends:
+def _network(network: Path, split: Split, settings: TrainSettings, metric: str | None, *, say: Say) -> Recommends:
     mesh = make_mesh(settings.data_shards, find_devices())
     if network.suffix == ".nc":
         stored, weights = read_network_file(network)
@@ -103,21 +107,26 @@ def _network(network: Path, split: Split, settings: TrainSettings, *, say: Say) 
         state = create_state(spec, settings, mesh, weights=weights, steps=1)
     else:
         spec = fitted(read_network(network), split.training, network)
-        state = _trained(spec, split, settings, mesh, say=say)
+        state = _trained(spec, split, settings, mesh, metric=metric, say=say)
     ready = Ready(spec, state.params, mesh, state.statistics)
     live = len(split.features) if spec.output.width == split.features.width else _trained_on(split)
     return NetworkRecommender(ready, live, pace_of(spec.training, settings).batch_size)
 
 
-def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, *, say: Say) -> TrainState:
-    whole, stops = split.rejoined(), pace_of(spec.training, settings).stopping is not None
+def _trained(
+    spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, *, metric: str | None, say: Say
+) -> TrainState:
+    whole, stopping = split.rejoined(), pace_of(spec.training, settings).stopping
+    if stopping is not None and metric is not None:
+        stopping = replace(stopping, metric=metric)
     trained = train_to_its_end(
         spec,
-        training_data(spec, split.training if stops or whole is None else whole),
+        training_data(spec, split.training if stopping is not None or whole is None else whole),
         settings,
         mesh=mesh,
         tell=lambda report: say(epoch_text(report)),
         validation=split.validation,
+        stopping=stopping,
         again=None if whole is None else training_data(spec, whole),
     )
     if trained.judged is not None or trained.fits:

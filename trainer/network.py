@@ -11,12 +11,14 @@ Extensions to the language, all absent by default and refused under `strict_dsst
 
 - network: `Optimizer` {Name, LearningRate, WeightDecay, Momentum, Momentum2, Clip, Warmup, Schedule
   ("Constant" or "Cosine"), Steps}; `Precision` ("float32" or "bfloat16", the type products are computed in);
-  `Training` {BatchSize, Epochs, EarlyStopping {Metric, Patience, Validation, MinEpochs, Refit}}, how it is trained
-  where settings do not say;
+  `Training` {BatchSize (a number or "auto"), Epochs, EarlyStopping {Metric, Patience, Validation, MinEpochs, Refit}},
+  how it is trained where settings do not say;
 - Input layers: `Normalize` scales every sample to length 1; of a sparse one, whose `pDropout` DSSTNE ignores, it is
   the chance of a stored feature to be hidden in training, in place of `Denoising`; the others are scaled alike, by
   1 / (1 - p);
 - Hidden layers: `LayerNormalization` brings every sample's sums to mean 0 and variance 1 before the activation;
+- Hidden layers: `ClosedForm` {Ridge, ItemPower, UserPower, Scale}, numbers or arrays of them, on a Linear one between
+  an Input and an Output: it is fitted to the data instead of being trained, as `trainer.closed_form` says;
 - Hidden layers: `Type` "Gaussian", a layer without weights over two others of its size, the mean and the logarithm of
   the variance of a normal distribution: it draws from it in training and is the mean in prediction (Kingma and Welling
   2014). `KL` {Weight, Anneal} weighs the divergence from the standard normal, which is minimised beside the losses, the

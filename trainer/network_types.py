@@ -283,7 +283,6 @@ class LayerSpec:
     zero_diagonal: bool = False
     """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
     sampling: Sampling = Sampling()
-    """Extension: of an Output layer."""
     closed_form: ClosedForm | None = None
     """Extension: of a Hidden layer; it is fitted, not trained."""
     analog: bool = False

@@ -80,8 +80,7 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
     if files.checkpoints is not None and files.checkpoints.folder.exists() and not files.checkpoints.folder.is_dir():
         raise InputError(f"{files.checkpoints.folder}: is no folder; checkpoints are kept in one")
     network = read_network(files.network, strict_dsstne=files.strict_dsstne)
-    if network.training.stopping is not None:
-        say("EarlyStopping is left to run directories: every epoch asked for is trained")
+    _say_what_is_left_out(network, say)
     inputs, targets = _datasets(files, say)
     spec = resolve(network, inputs, targets)
     data = TrainingData(
@@ -89,8 +88,7 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         attached(spec, targets, files.targets, kind=LayerKind.OUTPUT, tell=say),
     )
     check_samples({**data.inputs, **data.targets}, files.targets)
-    mesh = make_mesh(settings.data_shards, find_devices())
-    part = trainable(spec)
+    part, mesh = trainable(spec), make_mesh(settings.data_shards, find_devices())
     kept: dict[str, Any] = {"checkpoint_name": str(files.result), "checkpoint_interval": _SAVE_EVERY}
     named = replace(part, **kept)
     say(f"NNNetwork::SetCheckPoint: filename set to {files.result}, interval set to {_SAVE_EVERY} epochs.")
@@ -120,6 +118,11 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"
     )
+
+
+def _say_what_is_left_out(network: NetworkSpec, say: Say) -> None:
+    if network.training.stopping is not None:
+        say("EarlyStopping is left to run directories: every epoch asked for is trained")
 
 
 def _datasets(files: TrainFiles, say: Say) -> tuple[Mapping[str, Dataset], Mapping[str, Dataset]]:

@@ -14,9 +14,7 @@ Floats = npt.NDArray[np.float32]
 _MORE, _ROUNDS, _SEED = 32, 3, 0
 """Of the randomised decomposition: directions beside those wanted, rounds of power iteration, and its seed."""
 _RESOLVED = 1e-3
-"""Share of the largest length below which float32 cannot tell a direction from rounding, when lengths are squared."""
-_SMALLEST = 1e-6
-"""Share of the largest singular value below which one counts as none."""
+"""Share of the largest singular value below which float32, in which they are squared, cannot tell one from rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ def spectrum(matrix: Any, *, rank: int, item_power: float, user_power: float) ->
     before, after = (sparse.diags_array(sums**-power) for sums, power in ((rows, user_power), (columns, item_power)))
     scaled = sparse.csr_array(before @ matrix @ after, dtype=np.float32)
     directions, values = _right_singular(scaled, min(rank, *matrix.shape))
-    kept = values > _SMALLEST * values[0]
+    kept = values > _RESOLVED * values[0]
     directions, values = directions[:, kept], values[kept]
     missing = rank - len(values)
     directions = np.pad(directions, ((0, 0), (0, missing)))

@@ -56,13 +56,15 @@ class SplitGround:
     """A split."""
 
     split: Split
+    metric: str
+    """What early stopping goes by."""
     digest: str
 
     @classmethod
-    def of(cls, split: Split) -> "SplitGround":
-        """On `split`."""
+    def of(cls, split: Split, metric: str) -> "SplitGround":
+        """On `split`, for the sake of `metric`."""
         asked = [part for one in (split.validation, split.test) if one for part in (one.known, one.wanted)]
-        return cls(split, _digest(*(digest_of(part) for part in (split.training, *asked))))
+        return cls(split, metric, _digest(*(digest_of(part) for part in (split.training, *asked))))
 
     def measure(self, model: Model, settings: TrainSettings, *, say: Say) -> Outcome:
         """As `Ground` has it."""
@@ -74,7 +76,7 @@ class SplitGround:
             told.append(line)
             say(line)
 
-        (found,) = measure(model.network, self.split, settings, Wishes(baselines=()), say=heard)
+        (found,) = measure(model.network, self.split, settings, Wishes(baselines=(), metric=self.metric), say=heard)
         pace = pace_of(read_network(model.network).training, settings)
         described = f"batch {pace.batch_size}, epochs {pace.epochs}"
         if pace.stopping is not None:
@@ -83,7 +85,14 @@ class SplitGround:
 
     def _baseline(self, model: Model, settings: TrainSettings) -> Outcome:
         split, live = self.split, len(self.split.features)
-        learnt = fit(model.name, split.training, live=live, validation=split.validation, seed=settings.seed)
+        learnt = fit(
+            model.name,
+            split.training,
+            live=live,
+            validation=split.validation,
+            seed=settings.seed,
+            again=split.rejoined(),
+        )
         lists = learnt.best(split.test.known, k=max(KS))
         found = measured(lists, split.test.wanted, split.training, live=live)
         return Outcome(Result(model.name, self.digest, found), learnt.described)
@@ -124,11 +133,11 @@ def open_ground(row: Row, seed: int, *, data: Path, work: Path) -> Ground:
         return ColdGround.of(folder)
     settings = SplitSettings.of(seed=seed, **row.split)
     if not row.is_joined:
-        return SplitGround.of(make_split(Source(folder), settings))
+        return SplitGround.of(make_split(Source(folder), settings), row.metrics[0])
     work.mkdir(parents=True, exist_ok=True)
     joined = work / f"{row.folder}.txt"
     join_lists([folder / name for name in _LISTS], joined)
-    return SplitGround.of(make_split(Source(joined), settings))
+    return SplitGround.of(make_split(Source(joined), settings), row.metrics[0])
 
 
 def settings_of(row: Row, model: Model, seed: int, *, epochs: int | None = None) -> TrainSettings:

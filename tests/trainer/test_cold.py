@@ -85,7 +85,11 @@ def test_a_network_over_attributes_recommends_items_that_nobody_has(trained: Run
     assert listed(data / "cold") == {f"s{n}": [["new-left", "new-right"][n % 2]] for n in range(SAMPLES)}
 
 
-def test_a_sample_of_which_only_attributes_are_known_is_an_input_like_any_other(trained: RunDirectory, data: Path):
+def test_a_sample_of_which_only_attributes_are_known_is_an_input_like_any_other(
+    trained: RunDirectory, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # `predict` leaves the converted samples where it is called.
+    monkeypatch.chdir(tmp_path)
     (data / "nothing").write_text("a\t\nb\t\n")
     (data / "told").write_text("a\tleft,1\nb\tright,1\n")
     known, told = trained.index("features_input"), trained.index("features_attributes")

@@ -201,6 +201,7 @@ def test_dsstnes_own_sample_is_read_strictly() -> None:
         ([IN, {**OUT, "ZeroDiagonal": True}], {}, "$.Layers[1].ZeroDiagonal"),
         ([{**IN, "Sparse": True, "pDropout": 0.5}, OUT], {}, "$.Layers[0].pDropout"),
         ([IN, {"LayerNormalization": True}, OUT], {}, "$.Layers[1].LayerNormalization"),
+        ([IN, {"Activation": "Linear", "ClosedForm": {}}, OUT], {}, "$.Layers[1].ClosedForm"),
         ([IN, {"activation": "gelu"}, OUT], {}, "$.Layers[1].activation"),
         ([IN, {"Activation": "SiLU"}, OUT], {}, "$.Layers[1].Activation"),
         ([IN, {**OUT, "WeightInit": {"Bias": "LogOdds"}}], {}, "$.Layers[1].WeightInit.Bias"),

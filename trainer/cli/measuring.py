@@ -44,6 +44,10 @@ _Ks = Annotated[
     typer.Option("--k", min=1, help="How many to recommend; once for each.", show_default="10, 20, 50, 100"),
 ]
 _Show = Annotated[list[str] | None, typer.Option("--show", help="A column, as ndcg@100; once for each.")]
+_Metric = Annotated[
+    str | None,
+    typer.Option("--metric", help="What early stopping goes by, as recall@20.", show_default="the network's own"),
+]
 _Out = Annotated[Path | None, typer.Option("--out", help="Folder to keep what every sample gave in.")]
 
 
@@ -105,6 +109,7 @@ def evaluate(
     baselines: _Baselines = "popularity",
     ks: _Ks = None,
     show: _Show = None,
+    metric: _Metric = None,
     out: _Out = None,
     batch_size: AskedBatchSize = None,
     epochs: AskedEpochs = None,
@@ -119,7 +124,7 @@ def evaluate(
     from trainer.settings import SplitSettings, TrainSettings
 
     with answering():
-        wishes = Wishes.of(baselines, ks or ())
+        wishes = Wishes.of(baselines, ks or (), metric)
         settings = TrainSettings.of(batch_size=batch_size, epochs=epochs, seed=seed)
         asked = SplitSettings.of(
             protocol=protocol,
