@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.imaging import find_image
+from orchestrator.offering import types_of
 from orchestrator.ports import Clock, CloudReader
-from orchestrator.resources import MANAGED_BY, Image, LaunchRequest, Market, Network
+from orchestrator.resources import MANAGED_BY, Image, InstanceType, LaunchRequest, Network
+from orchestrator.room import raise_text
 from orchestrator.spec import RunSpec
-from orchestrator.survey import find_image, find_network, ingress_of
+from orchestrator.survey import find_network, ingress_of
 
 _SKEW_SECONDS = 240.0
 """AWS refuses requests that are off by five minutes."""
@@ -146,36 +149,43 @@ def _image(spec: RunSpec, reader: CloudReader) -> tuple[bool, str]:
     return True, f"{image.image_id}  {image.name}"
 
 
+def _first_type(spec: RunSpec, reader: CloudReader) -> InstanceType:
+    """The first type that was named, or the smallest that meets the need. `UsageError` if there is none."""
+    types = types_of(reader, spec, find_image(reader, spec))
+    return min(types, key=lambda found: found.vcpus) if spec.by_need else types[0]
+
+
 def _price(spec: RunSpec, reader: CloudReader) -> tuple[bool, str]:
-    name = spec.instance_types[0]
-    usd_per_hour = reader.on_demand_price(name)
-    return usd_per_hour is not None, f"{name}: {usd_per_hour or 'no'} USD per hour on demand"
+    name = _first_type(spec, reader).name
+    price = reader.on_demand_prices([name]).get(name)
+    return price is not None, f"{name}: {price.usd_per_hour if price else 'no'} USD per hour on demand"
 
 
 def _quota(spec: RunSpec, reader: CloudReader) -> Finding:
-    """For the first type of the run; what cannot be read is a note, since RunInstances has the last word."""
-    name = spec.instance_types[0]
+    """For the first type and market of the run; what cannot be read is a note, since RunInstances has the last word."""
     try:
-        quota = reader.quota(name, spec.market)
-        types = reader.instance_types([name])
-        used = reader.vcpus_in_use(name) if spec.market is Market.ON_DEMAND else 0
+        found = _first_type(spec, reader)
+        way = found.name, spec.markets[0]
+        quota = reader.quotas([way]).get(way)
+        used = reader.vcpus_in_use([way]).get(way, 0)
     except OrchestratorError as error:
         return Finding("quota", "note", f"could not be read: {error}", "allow servicequotas:GetServiceQuota")
-    if quota is None or not types:
-        return Finding("quota", "note", f"not known for {name}; AWS may refuse", "see Service Quotas in the console")
-    need = used + types[0].vcpus
-    detail = f"{quota.code} ({quota.name}): {quota.limit_vcpus:g} vCPUs, {used} in use, {name} takes {types[0].vcpus}"
-    remedy = (
-        f"`aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {quota.code} "
-        f"--desired-value {need} --region {reader.region}`"
+    if quota is None:
+        return Finding(
+            "quota", "note", f"not known for {found.name}; AWS may refuse", "see Service Quotas in the console"
+        )
+    need = used + found.vcpus
+    detail = (
+        f"{quota.code} ({quota.name}): {quota.limit_vcpus:g} vCPUs, {used} in use, {found.name} takes {found.vcpus}"
     )
+    remedy = raise_text(quota, wanted=need, region=reader.region)
     return Finding("quota", "ok", detail) if need <= quota.limit_vcpus else Finding("quota", "bad", detail, remedy)
 
 
 def _rights(spec: RunSpec, reader: CloudReader) -> Iterator[Finding]:
     try:
         image, network = find_image(reader, spec), find_network(reader)
-        answers = reader.rights(_request(spec, image, network), vpc_id=network.vpc_id)
+        answers = reader.rights(_request(spec, _first_type(spec, reader).name, image, network), vpc_id=network.vpc_id)
     except OrchestratorError as error:
         yield Finding("rights", "note", f"not asked: {error}", "mend the above first")
         return
@@ -193,12 +203,12 @@ def _verdicts(answers: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(action, "bad", refusal, _POLICY)
 
 
-def _request(spec: RunSpec, image: Image, network: Network) -> LaunchRequest:
+def _request(spec: RunSpec, instance_type: str, image: Image, network: Network) -> LaunchRequest:
     return LaunchRequest(
         client_token="doctor",  # noqa: S106 - no secret
         image=image,
-        instance_type=spec.instance_types[0],
-        market=spec.market,
+        instance_type=instance_type,
+        market=spec.markets[0],
         subnet_id=network.subnets[0].subnet_id,
         group_id="",
         key_name="",

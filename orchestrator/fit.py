@@ -17,6 +17,10 @@ LEFT_OUT = (
     "volume and public address; a minute is billed at least",
 )
 """What the times and prices here do not hold."""
+AROUND_SECONDS = 600.0
+"""Boot, environment and transfers, by assumption, where offers are put in order: a machine that trains in a second is
+not therefore the cheapest.
+"""
 GIB = 2**30
 _MILLIONTH = Decimal("0.000001")
 _TYPES: Sequence[tuple[str, str, int]] = (
@@ -111,6 +115,13 @@ class OfferFit:
     def training_usd(self) -> Decimal | None:
         """The instance's price for all the epochs, rounded up to a millionth."""
         return _usd(self.offer, self.training_seconds)
+
+    @property
+    def run_usd(self) -> Decimal | None:
+        """What offers are compared by: the instance's price for all the epochs and `AROUND_SECONDS`."""
+        if self.training_seconds is None:
+            return None
+        return _usd(self.offer, self.training_seconds + AROUND_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

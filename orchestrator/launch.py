@@ -4,12 +4,11 @@ that teardown cannot find.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from pathlib import Path
-from string import Template
 from typing import TypeVar
 
 from orchestrator.errors import (
@@ -36,16 +35,19 @@ from orchestrator.resources import (
     LaunchRequest,
     Offer,
     SecurityGroup,
+    Way,
 )
+from orchestrator.user_data import fill_in
 from orchestrator.wait import wait_until
 
-_USER_DATA_LIMIT = 16 * 1024
 _PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between repetitions of a call whose answer was lost, or that came too early."""
 _GROUP_VISIBLE_SECONDS = 60.0
 _VISIBLE_SECONDS = 120.0
 """EC2 may not know a new instance for so long."""
 _RUNNING_SECONDS = 600.0
+_ROUND_PAUSES_SECONDS = (15.0, 30.0, 60.0, 120.0, 300.0)
+"""Between rounds of the offers while AWS has none of them; the last one again and again."""
 _POLL_SECONDS = 1.0
 _LOST_CAPACITY = "InsufficientInstanceCapacity"
 
@@ -88,6 +90,33 @@ class _Site:
             "created-at": _moment(self.plan.created_at),
             "expires-at": _moment(self.plan.expires_at),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What every request of a round has in common."""
+
+    site: _Site
+    group: SecurityGroup
+    key_pair: KeyPair
+    user_data: str
+    number: int
+
+    def of(self, offer: Offer) -> LaunchRequest:
+        """The request of an offer."""
+        return LaunchRequest(
+            client_token=_token(self.site.plan, offer, self.number),
+            image=self.site.plan.image,
+            instance_type=offer.instance_type,
+            market=offer.market,
+            subnet_id=offer.subnet_id,
+            group_id=self.group.group_id,
+            key_name=self.key_pair.name,
+            volume_gib=self.site.plan.volume_gib,
+            user_data=self.user_data,
+            tags=self.site.tags,
+            instance_profile=self.site.plan.spec.instance_profile,
+        )
 
 
 def launch(
@@ -169,26 +198,6 @@ def run_tags(run_id: str) -> Mapping[str, str]:
     return {"Name": f"{MANAGED_BY}-{run_id}", "managed-by": MANAGED_BY, "run-id": run_id}
 
 
-def fill_in(first_boot: str, host_key: HostKeyPair, *, max_hours: float) -> str:
-    """The user data: host key and self-destruct time put into their places, the key indented as its
-    place is.
-    """
-    seconds = math.ceil(max_hours * 3600)
-    lines = first_boot.splitlines()
-    place = next((line for line in lines if line.strip() == "${host_private_key}"), "")
-    indent = place[: len(place) - len(place.lstrip())]
-    text = Template(first_boot).substitute(
-        host_private_key=f"\n{indent}".join(host_key.private_openssh.splitlines()),
-        host_public_key=host_key.public_openssh,
-        self_destruct_seconds=seconds,
-        self_destruct_minutes=math.ceil(seconds / 60),
-    )
-    size = len(text.encode())
-    if size > _USER_DATA_LIMIT:
-        raise RunFailed(f"the first-boot file has {size} bytes; EC2 takes {_USER_DATA_LIMIT}: shorten it")
-    return text
-
-
 def _group(site: _Site) -> SecurityGroup:
     plan, tags = site.plan, site.tags
     entry = site.ledger.intend(
@@ -208,9 +217,10 @@ def _group(site: _Site) -> SecurityGroup:
 
     def opened() -> SecurityGroup | None:
         try:
-            return site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
+            site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
         except NotYetVisible:
             return None
+        return SecurityGroup(group_id, site.name, plan.ingress_cidr)
 
     return wait_until(
         opened,
@@ -243,38 +253,58 @@ def _existing(site: _Site, kind: Kind) -> str | None:
 
 
 def _instance(site: _Site, group: SecurityGroup, key_pair: KeyPair, user_data: str) -> tuple[Instance, Offer]:
-    plan = site.plan
-    for offer in plan.offers:
-        request = LaunchRequest(
-            client_token=_token(plan, offer),
-            image=plan.image,
-            instance_type=offer.instance_type,
-            market=offer.market,
-            subnet_id=offer.subnet_id,
-            group_id=group.group_id,
-            key_name=key_pair.name,
-            volume_gib=plan.volume_gib,
-            user_data=user_data,
-            tags=site.tags,
-            instance_profile=plan.spec.instance_profile,
-        )
+    """Go round the offers until one is to be had, once or for as long as the spec waits for capacity."""
+    spec = site.plan.spec
+    deadline = site.clock.now() + timedelta(minutes=float(spec.wait_capacity_minutes))
+    refused: dict[Way, str] = {}
+    for number, pause in enumerate(chain(_ROUND_PAUSES_SECONDS, repeat(_ROUND_PAUSES_SECONDS[-1]))):
+        found = _round(site, _Order(site, group, key_pair, user_data, number), refused)
+        if found is not None:
+            return found
+        left = (deadline - site.clock.now()).total_seconds()
+        if left <= 0:
+            break
+        wait = min(pause, left)
+        site.tell(f"AWS has none of the offers; asking again in {wait:.0f} s, for {left / 60:.0f} min more")
+        site.clock.sleep(wait)
+    tried = ", ".join(offer.text for offer in site.plan.offers if offer.way not in refused)
+    waited = f" after {spec.wait_capacity_minutes.normalize():f} min" if spec.wait_capacity_minutes else ""
+    raise NoCapacity(
+        f"AWS has none of the offers{waited or ' now'}: {tried}; try again later, wait longer (--wait-capacity), "
+        "or allow more instance types, zones of another region or the other market"
+    )
+
+
+def _round(site: _Site, order: _Order, refused: dict[Way, str]) -> tuple[Instance, Offer] | None:
+    """Try each offer once; `None` if AWS has none of them. What a quota refuses is written into `refused`, and its like
+    not tried again; `QuotaExceeded` if nothing else is left.
+    """
+    for offer in site.plan.offers:
+        if offer.way in refused:
+            continue
         try:
-            return _running(site, _started(site, offer, request)), offer
+            return _running(site, _started(site, offer, order.of(offer))), offer
         except NoCapacity as error:
-            site.tell(f"no {offer.instance_type} in {offer.zone}: {error}")
+            site.tell(f"no {offer.text}: {error}")
         except QuotaExceeded as error:
-            raise QuotaExceeded(f"{error}{_quota_advice(site, offer)}") from error
-    tried = ", ".join(f"{offer.instance_type} in {offer.zone}" for offer in plan.offers)
-    raise NoCapacity(f"AWS has none of the offers now: {tried}; try again later, or allow more instance types")
+            refused |= _alike(site, offer, str(error))
+            if all(other.way in refused for other in site.plan.offers):
+                raise QuotaExceeded(refused[offer.way]) from error
+            site.tell(f"no {offer.text}: {refused[offer.way]}")
+    return None
 
 
-def _quota_advice(site: _Site, offer: Offer) -> str:
+def _alike(site: _Site, offer: Offer, error: str) -> dict[Way, str]:
+    """The ways that share the quota of the offer that was refused, and what to tell."""
+    ways = tuple(dict.fromkeys(other.way for other in site.plan.offers))
     try:
-        quota = site.reader.quota(offer.instance_type, offer.market)
+        quotas = site.reader.quotas(ways)
     except RunFailed:
-        quota = None
+        quotas = {}
+    quota = quotas.get(offer.way)
     code = f"quota {quota.code} ({quota.name})" if quota else f"the vCPU quota of {offer.instance_type}"
-    return f"; ask AWS for more of {code} in {site.plan.spec.region}"
+    told = f"{error}; ask AWS for more of {code} in {site.plan.spec.region}"
+    return {offer.way: told} | {way: told for way, other in quotas.items() if quota and other.code == quota.code}
 
 
 def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
@@ -293,7 +323,7 @@ def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
     )
     instance = _create(site, entry, lambda: site.writer.run_instance(request), existing=lambda: None)
     site.ledger.created(entry, instance.instance_id)
-    site.tell(f"{instance.instance_id}: {offer.instance_type} in {offer.zone}")
+    site.tell(f"{instance.instance_id}: {offer.text}")
     return instance
 
 
@@ -360,9 +390,9 @@ def _death(seen: Instance) -> RunFailed:
     return InstanceDied(f"{seen.instance_id} in {seen.zone} is {seen.state} before it could be used: {reason}")
 
 
-def _token(plan: Plan, offer: Offer) -> str:
-    """A client token of this run and offer only."""
-    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market}"
+def _token(plan: Plan, offer: Offer, number: int) -> str:
+    """A client token of this run, offer and round only: the token of an instance that ended is spent."""
+    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market} {number}"
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -2,7 +2,7 @@
 (`Facts`). Pure: no call, no clock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,8 +10,10 @@ from decimal import Decimal
 from orchestrator.errors import UsageError
 from orchestrator.fit import NOT_ASKED, Fits, Needs, fit_notes, fits_of, holding
 from orchestrator.money import rent_usd
-from orchestrator.resources import Account, Image, InstanceType, Manifest, Offer, Tagged
+from orchestrator.resources import Account, Image, InstanceType, LeftOut, Manifest, Market, Offer, Tagged
 from orchestrator.spec import RunSpec
+
+_OLD = timedelta(hours=48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,14 @@ class Facts:
     quota_notes: tuple[str, ...]
     leftovers: tuple[Tagged, ...]
     observed_at: datetime
+    price_notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    """What the quotas have no room for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be done. Offers are in the order in which they will be tried."""
+    """What will be done. Offers are in the order in which they will be tried; `left_out` in no order."""
 
     run_id: str
     spec: RunSpec
@@ -55,14 +60,17 @@ class Plan:
     volume_gib: int
     fits: Fits
     notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, needs: Needs = NOT_ASKED) -> Plan:
-    """Order the offers by the user's order of types, then by price; keep those that hold the training and are within
-    the user's caps. The worst case is the dearest of them for `max_hours`. `UsageError` if none is kept.
+    """Order the offers: types that were named as they were named and then by price; types found by need, and
+    `market = "cheapest"`, by what the run costs; with `fallback` spot before the rest. Keep those that hold the
+    training and are within the user's caps. The worst case is the dearest of them for `max_hours`. `UsageError` if none
+    is kept.
     """
     volume_gib = max(spec.volume_gib, facts.image.root_size_gib)
-    ordered = _ordered(spec, facts.offers)
+    ordered = _ordered(spec, fits_of(facts.offers, needs, epochs=spec.settings.epochs), facts.offers)
     fits = fits_of(ordered, needs, epochs=spec.settings.epochs)
     large_enough = holding(ordered, fits, must_fit=spec.must_fit)
     offers = _affordable(spec, large_enough, volume_gib=volume_gib)
@@ -77,13 +85,19 @@ def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, n
         ingress_cidr=facts.ingress_cidr,
         manifest=manifest,
         created_at=facts.observed_at,
-        expires_at=facts.observed_at + timedelta(hours=float(spec.max_hours)),
+        expires_at=facts.observed_at
+        + timedelta(hours=float(spec.max_hours), minutes=float(spec.wait_capacity_minutes)),
         worst_case_usd=max(_rent(spec, offer, volume_gib=volume_gib) for offer in offers),
         volume_gib=volume_gib,
         fits=fits,
         notes=(
             *_notes(spec, facts, before=large_enough, offers=offers),
             *fit_notes(fits, must_fit=spec.must_fit, max_hours=spec.max_hours, first=first),
+        ),
+        left_out=(
+            *facts.left_out,
+            *(LeftOut(offer, "its GPUs are too small") for offer in ordered if offer not in large_enough),
+            *(LeftOut(offer, "it costs more than you allow") for offer in large_enough if offer not in offers),
         ),
     )
 
@@ -93,9 +107,24 @@ def new_run_id(name: str, now: datetime, entropy: str) -> str:
     return f"{now:%Y%m%d-%H%M}-{name}-{entropy}"
 
 
-def _ordered(spec: RunSpec, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+def _ordered(spec: RunSpec, fits: Fits, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
     rank = {name: place for place, name in enumerate(spec.instance_types)}
-    return tuple(sorted(offers, key=lambda offer: (rank[offer.instance_type], offer.usd_per_hour, offer.zone)))
+    run_usd = {fit.offer: fit.run_usd for fit in fits.offers}
+
+    def place(offer: Offer) -> tuple[bool, int, bool, Decimal, Decimal, str, str]:
+        by_cost = spec.by_need or spec.market == "cheapest"
+        usd = run_usd.get(offer) if by_cost else None
+        return (
+            spec.fallback and offer.market is Market.ON_DEMAND,
+            0 if by_cost else rank[offer.instance_type],
+            usd is None,
+            offer.usd_per_hour if usd is None else usd,
+            offer.usd_per_hour,
+            offer.instance_type,
+            offer.zone,
+        )
+
+    return tuple(sorted(offers, key=place))
 
 
 def _affordable(spec: RunSpec, offers: tuple[Offer, ...], *, volume_gib: int) -> tuple[Offer, ...]:
@@ -124,16 +153,31 @@ def _rent(spec: RunSpec, offer: Offer, *, volume_gib: int) -> Decimal:
 
 def _notes(spec: RunSpec, facts: Facts, *, before: tuple[Offer, ...], offers: tuple[Offer, ...]) -> tuple[str, ...]:
     """What to tell; `before` are the offers from which the caps left `offers`."""
-    notes = list(facts.quota_notes)
+    notes = [*facts.price_notes, *facts.quota_notes, *_old_prices(facts, offers)]
     if facts.image.root_size_gib > spec.volume_gib:
         notes.append(f"volume raised from {spec.volume_gib} to {facts.image.root_size_gib} GiB: the image needs it")
     deprecated_at = facts.image.deprecated_at
     if deprecated_at is not None and deprecated_at <= facts.observed_at:
         notes.append(f"{facts.image.image_id} is deprecated since {deprecated_at:%Y-%m-%d}")
     dropped = {offer.instance_type for offer in before} - {offer.instance_type for offer in offers}
-    notes += [f"{name} costs more than you allow" for name in spec.instance_types if name in dropped]
+    named = [name for name in spec.instance_types if name in dropped] or sorted(dropped)
+    if named:
+        notes.append(f"{', '.join(named)} cost{'s' if len(named) == 1 else ''} more than you allow")
+    if any(offer.market is Market.SPOT for offer in offers):
+        notes.append("AWS may take a spot machine back at two minutes' notice: the training would be lost")
     if facts.leftovers:
         notes.append(
             f"resources of earlier runs that still exist: {len(facts.leftovers)}; `orchestrator sweep` lists them"
         )
     return tuple(notes)
+
+
+def _old_prices(facts: Facts, offers: tuple[Offer, ...]) -> Iterator[str]:
+    """Spot prices change with demand, so that one that AWS told long ago is doubtful."""
+    for offer in offers:
+        since = offer.price_since
+        if offer.market is Market.SPOT and since is not None and facts.observed_at - since > _OLD:
+            yield (
+                f"the spot price of {offer.instance_type} in {offer.zone} is from {since:%Y-%m-%d %H:%M} UTC: "
+                "what AWS charges now may differ"
+            )

@@ -4,7 +4,6 @@ Adapters implement them and raise only errors of `errors.py`; `tests/contract/` 
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +14,13 @@ from orchestrator.resources import (
     Image,
     Instance,
     InstanceType,
+    Kind,
     LaunchRequest,
-    Market,
     Network,
+    Price,
     Quota,
-    SecurityGroup,
     Tagged,
+    Way,
 )
 
 
@@ -68,8 +68,16 @@ class CloudReader(Protocol):
         """The image, or `None` if the region has none of that id."""
         ...
 
+    def images(self, owner_id: str, name_pattern: str) -> tuple[Image, ...]:
+        """Available images of one owner whose name matches (`*`, `?`), newest first."""
+        ...
+
     def instance_types(self, names: Sequence[str]) -> tuple[InstanceType, ...]:
         """Those of `names` that exist, in that order."""
+        ...
+
+    def gpu_types(self) -> tuple[InstanceType, ...]:
+        """Every type of the region that has whole GPUs by NVIDIA, by name."""
         ...
 
     def zones(self, instance_types: Sequence[str]) -> Mapping[str, frozenset[str]]:
@@ -80,20 +88,20 @@ class CloudReader(Protocol):
         """The default VPC, or `None` if the account has none."""
         ...
 
-    def on_demand_price(self, instance_type: str) -> Decimal | None:
-        """USD per hour (Linux, shared tenancy), or `None` if the price list has none or several."""
+    def on_demand_prices(self, instance_types: Sequence[str]) -> Mapping[str, Price]:
+        """By type (Linux, shared tenancy); without those for which the price list has none or several."""
         ...
 
-    def spot_prices(self, instance_type: str) -> Mapping[str, Decimal]:
-        """USD per hour now in force, by zone."""
+    def spot_prices(self, instance_types: Sequence[str]) -> Mapping[tuple[str, str], Price]:
+        """Now in force, by type and zone."""
         ...
 
-    def quota(self, instance_type: str, market: Market) -> Quota | None:
-        """The vCPU quota that covers the type, or `None` if it cannot be told."""
+    def quotas(self, ways: Sequence[Way]) -> Mapping[Way, Quota]:
+        """The vCPU quota that covers each; without those for which it cannot be told."""
         ...
 
-    def vcpus_in_use(self, instance_type: str) -> int:
-        """vCPUs that pending and running instances take from the quota that covers the type."""
+    def vcpus_in_use(self, ways: Sequence[Way]) -> Mapping[Way, int]:
+        """vCPUs that pending and running instances take from the quota that covers each."""
         ...
 
     def caller_address(self) -> str:
@@ -108,7 +116,7 @@ class CloudReader(Protocol):
         """Instances created with this client token, in any state."""
         ...
 
-    def tagged(self, run_id: str | None = None) -> tuple[Tagged, ...]:
+    def tagged(self, run_id: str | None = None, *, kinds: Sequence[Kind] = tuple(Kind)) -> tuple[Tagged, ...]:
         """Everything of ours in the region that still exists (terminated instances excluded)."""
         ...
 
@@ -126,7 +134,7 @@ class CloudWriter(Protocol):
         """Create an empty group; returns its id. `AlreadyExists` if the name is taken."""
         ...
 
-    def allow_ssh(self, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> SecurityGroup:
+    def allow_ssh(self, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> None:
         """Admit `cidr` on TCP port 22; already so is fine."""
         ...
 

@@ -17,6 +17,10 @@ class Market(StrEnum):
     SPOT = "spot"
 
 
+Way = tuple[str, Market]
+"""An instance type and how it is bought: what quotas are counted by."""
+
+
 class Kind(StrEnum):
     """Kinds of billable or left-behind resource, as the ledger and reports name them."""
 
@@ -58,6 +62,9 @@ class Image:
     product_codes: tuple[str, ...]
     deprecated_at: datetime | None
     ssh_user: str
+    created_at: datetime | None = None
+    tpm: str | None = None
+    """`v2.0`: it boots only where the type has NitroTPM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class InstanceType:
     root_device_types: tuple[str, ...]
     ena_required: bool
     usage_classes: tuple[str, ...]
+    nitro_tpm: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,23 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """An instance that takes from a quota."""
+
+    instance_type: str
+    market: Market
+    vcpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What AWS charges for an hour, and since when, where it says so."""
+
+    usd_per_hour: Decimal
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """An instance type in a zone at a price."""
 
@@ -120,6 +145,25 @@ class Offer:
     gpus: int
     gpu_name: str
     gpu_memory_gib: float
+    price_since: datetime | None = None
+
+    @property
+    def way(self) -> Way:
+        """What quotas count it by."""
+        return self.instance_type, self.market
+
+    @property
+    def text(self) -> str:
+        """`g6.xlarge in us-east-1a`, and if so `(spot)`."""
+        return f"{self.instance_type} in {self.zone}" + (" (spot)" if self.market is Market.SPOT else "")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An offer that will not be tried, and why."""
+
+    offer: Offer
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -39,8 +39,18 @@ class RunSpec(_Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")] = "run"
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
-    instance_types: Annotated[tuple[_InstanceType, ...], Field(min_length=1)]
-    market: Market = Market.ON_DEMAND
+    instance_types: tuple[_InstanceType, ...] = ()
+    """Acceptable types, best first; empty: whatever has `gpus` and `gpu_memory_gib`."""
+    gpus: Annotated[int, Field(ge=1)] | None = None
+    """At least so many."""
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """At least so much on each."""
+    market: Literal["on_demand", "spot", "cheapest"] = "on_demand"
+    """`cheapest`: both, by what the run costs."""
+    fallback: bool = False
+    """Rent on demand where spot is refused."""
+    wait_capacity_minutes: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    """For how long to ask again and again while AWS has none of the offers."""
     max_usd_per_hour: _Positive | None = None
     max_usd: _Positive | None = None
     max_hours: _Positive = Decimal(1)
@@ -64,10 +74,31 @@ class RunSpec(_Strict):
     output: Path = Path("runs")
     settings: RunSettings = RunSettings()
 
+    @property
+    def by_need(self) -> bool:
+        """Whether types are chosen by what they have, not by name."""
+        return not self.instance_types
+
+    @property
+    def markets(self) -> tuple[Market, ...]:
+        """How instances may be bought; with `fallback` the first is tried first."""
+        if self.market == "cheapest" or self.fallback:
+            return (Market.SPOT, Market.ON_DEMAND)
+        return (Market(self.market),)
+
     @model_validator(mode="after")
-    def _types_differ(self) -> Self:
+    def _agrees_with_itself(self) -> Self:
+        needs = self.gpus is not None or self.gpu_memory_gib is not None
         if len(set(self.instance_types)) != len(self.instance_types):
             raise ValueError("instance_types names a type twice")
+        if self.instance_types and needs:
+            raise ValueError("give instance_types, or gpus and gpu_memory_gib, not both")
+        if not self.instance_types and not needs:
+            raise ValueError("what to rent is missing: give instance_types, or gpus and gpu_memory_gib")
+        if not self.instance_types and self.max_usd is None and self.max_usd_per_hour is None:
+            raise ValueError("gpus and gpu_memory_gib may find any type: give max_usd_per_hour or max_usd")
+        if self.fallback and self.market != "spot":
+            raise ValueError('fallback is for market = "spot" only')
         return self
 
 
@@ -81,9 +112,10 @@ def read_spec(path: Path, overrides: Mapping[str, Any]) -> RunSpec:
             table[key] = str((path.parent / table[key]).resolve())
     if isinstance(table.get("data"), str) and "://" not in table["data"]:
         table["data"] = str((path.parent / table["data"]).resolve())
-    for key, value in overrides.items():
-        if value is not None:
-            _lay_over(table, key, value)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    _forget_the_other_way(table, given)
+    for key, value in given.items():
+        _lay_over(table, key, value)
     try:
         return RunSpec.model_validate(table)
     except ValidationError as error:
@@ -99,6 +131,15 @@ def _load(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
 
 
+def _forget_the_other_way(table: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Types named on the command line replace a need in the file, and the other way round."""
+    if "instance_types" in given:
+        table.pop("gpus", None)
+        table.pop("gpu_memory_gib", None)
+    elif "gpus" in given or "gpu_memory_gib" in given:
+        table.pop("instance_types", None)
+
+
 def _lay_over(table: dict[str, Any], key: str, value: object) -> None:
     outer, _, inner = key.rpartition(".")
     (table.setdefault(outer, {}) if outer else table)[inner] = value
@@ -107,6 +148,8 @@ def _lay_over(table: dict[str, Any], key: str, value: object) -> None:
 def _first_problem(error: ValidationError, path: Path, overrides: Mapping[str, Any]) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "spec"
+    if first["type"] == "value_error" and not first["loc"]:
+        return f"{path}: {first['msg'].removeprefix('Value error, ')}"
     source = "command line" if any(where.startswith(key) for key in overrides) else str(path)
     given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
     return f"{source}: {where}: {first['msg']}{given}"

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from orchestrator.draft import Draft, draft
 from orchestrator.errors import UsageError
+from orchestrator.imaging import Candidate, image_candidates
 from orchestrator.ledger import Ledger
 from orchestrator.packaged import packaged
 from orchestrator.ports import CloudReader
@@ -31,6 +32,12 @@ def look(spec: RunSpec, where: Where, *, stream: TextIO) -> Draft:
     """The plan of `spec`; nothing changes anywhere."""
     with opened_world(spec.region, where) as opened, progress(stream) as tell:
         return draft(spec, opened.world.reader, telling=Telling(opened.world.clock, tell))
+
+
+def candidates(family: str | None, region: str, where: Where, *, instance_type: str | None) -> tuple[Candidate, ...]:
+    """Images of a family, or of every one."""
+    with opened_world(region, where) as opened:
+        return image_candidates(opened.world.reader, family, instance_type=instance_type)
 
 
 def carry_out(

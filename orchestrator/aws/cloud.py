@@ -4,10 +4,9 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 
-from orchestrator.aws import images, instances, keys, network, pricing
+from orchestrator.aws import images, instances, keys, network, pricing, quotas
 from orchestrator.aws.clients import Clients
 from orchestrator.aws.errors import translated
 from orchestrator.aws.rights import rights
@@ -18,12 +17,13 @@ from orchestrator.resources import (
     Image,
     Instance,
     InstanceType,
+    Kind,
     LaunchRequest,
-    Market,
     Network,
+    Price,
     Quota,
-    SecurityGroup,
     Tagged,
+    Way,
 )
 
 
@@ -64,9 +64,17 @@ class AwsCloud:
         """The image, or `None` if the region has none of that id."""
         return images.image(self._ec2, image_id)
 
+    def images(self, owner_id: str, name_pattern: str) -> tuple[Image, ...]:
+        """Available images of one owner whose name matches (`*`, `?`), newest first."""
+        return images.images(self._ec2, owner_id, name_pattern)
+
     def instance_types(self, names: Sequence[str]) -> tuple[InstanceType, ...]:
         """Those of `names` that exist, in that order."""
         return instances.instance_types(self._ec2, names)
+
+    def gpu_types(self) -> tuple[InstanceType, ...]:
+        """Every type of the region that has whole GPUs by NVIDIA, by name."""
+        return instances.gpu_types(self._ec2)
 
     def zones(self, instance_types: Sequence[str]) -> Mapping[str, frozenset[str]]:
         """Zones that offer each type."""
@@ -76,21 +84,22 @@ class AwsCloud:
         """The default VPC, or `None` if the account has none."""
         return network.default_network(self._ec2)
 
-    def on_demand_price(self, instance_type: str) -> Decimal | None:
-        """USD per hour (Linux, shared tenancy), or `None` if the price list has none or several."""
-        return pricing.on_demand_price(self._clients.pricing, instance_type, region=self.region)
+    def on_demand_prices(self, instance_types: Sequence[str]) -> Mapping[str, Price]:
+        """By type (Linux, shared tenancy); without those for which the price list has none or several."""
+        return pricing.on_demand_prices(self._clients.pricing, instance_types, region=self.region)
 
-    def spot_prices(self, instance_type: str) -> Mapping[str, Decimal]:
-        """USD per hour now in force, by zone."""
-        return pricing.spot_prices(self._ec2, instance_type, now=datetime.now(UTC))
+    def spot_prices(self, instance_types: Sequence[str]) -> Mapping[tuple[str, str], Price]:
+        """Now in force, by type and zone."""
+        return pricing.spot_prices(self._ec2, instance_types, now=datetime.now(UTC))
 
-    def quota(self, instance_type: str, market: Market) -> Quota | None:
-        """The vCPU quota that covers the type, or `None` if it cannot be told."""
-        return pricing.quota(self._clients.quotas, instance_type, market)
+    def quotas(self, ways: Sequence[Way]) -> Mapping[Way, Quota]:
+        """The vCPU quota that covers each; without those for which it cannot be told."""
+        return quotas.quotas(self._clients.quotas, ways)
 
-    def vcpus_in_use(self, instance_type: str) -> int:
-        """vCPUs that pending and running on-demand instances take from the type's quota."""
-        return instances.vcpus_in_use(self._ec2, pricing.families_of(instance_type))
+    def vcpus_in_use(self, ways: Sequence[Way]) -> Mapping[Way, int]:
+        """vCPUs that pending and running instances take from the quota that covers each."""
+        running = instances.running_vcpus(self._ec2) if any(map(quotas.code_of, ways)) else ()
+        return quotas.in_use(running, ways)
 
     def caller_address(self) -> str:
         """The public IPv4 address from which the caller reaches the Internet."""
@@ -111,9 +120,9 @@ class AwsCloud:
         """Instances created with this client token, in any state."""
         return instances.instances_of_token(self._ec2, client_token)
 
-    def tagged(self, run_id: str | None = None) -> tuple[Tagged, ...]:
+    def tagged(self, run_id: str | None = None, *, kinds: Sequence[Kind] = tuple(Kind)) -> tuple[Tagged, ...]:
         """Everything of ours in the region that still exists (terminated instances excluded)."""
-        return tagged(self._ec2, self.region, run_id)
+        return tagged(self._ec2, self.region, run_id, kinds=kinds)
 
     def regions(self) -> tuple[str, ...]:
         """Regions enabled for the account."""
@@ -123,9 +132,9 @@ class AwsCloud:
         """Create an empty group; returns its id. `AlreadyExists` if the name is taken."""
         return network.create_group(self._clients.creator, name, vpc_id=vpc_id, tags=tags)
 
-    def allow_ssh(self, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> SecurityGroup:
+    def allow_ssh(self, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> None:
         """Admit `cidr` on TCP port 22; already so is fine. `NotYetVisible` if the group is not seen."""
-        return network.admit(self._ec2, group_id, cidr=cidr, tags=tags)
+        network.admit(self._ec2, group_id, cidr=cidr, tags=tags)
 
     def import_key_pair(self, name: str, *, public_openssh: str, tags: Mapping[str, str]) -> str:
         """Import an ed25519 public key; returns AWS's fingerprint. `AlreadyExists` if the name is taken."""

@@ -1,8 +1,6 @@
-"""The only table from AWS error codes to ours, and the one place where botocore's exceptions are
-translated.
-"""
+"""The one place where botocore's exceptions are translated into ours, by the table of `codes.py`."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from botocore.exceptions import (
@@ -19,90 +17,9 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
-from orchestrator.errors import (
-    AlreadyExists,
-    AlreadyGone,
-    CloudRefused,
-    CloudUnavailable,
-    CredentialsMissing,
-    InstanceDied,
-    NoCapacity,
-    PermissionMissing,
-    QuotaExceeded,
-    RunFailed,
-    StillInUse,
-)
+from orchestrator.aws.codes import reaction_to
+from orchestrator.errors import AlreadyGone, CloudUnavailable, CredentialsMissing, PermissionMissing, RunFailed
 
-_CODES: Mapping[type[RunFailed], tuple[str, ...]] = {
-    NoCapacity: (
-        "InsufficientInstanceCapacity",
-        "InsufficientHostCapacity",
-        "InsufficientCapacity",
-        "InsufficientReservedInstanceCapacity",
-        "InsufficientFreeAddressesInSubnet",
-        "ReservationCapacityExceeded",
-        "SpotMaxPriceTooLow",
-        "Unsupported",
-    ),
-    QuotaExceeded: ("VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"),
-    PermissionMissing: ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException"),
-    CredentialsMissing: (
-        "AuthFailure",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "InvalidClientTokenId",
-        "MissingAuthenticationToken",
-        "RequestExpired",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-        "UnrecognizedClientException",
-    ),
-    CloudUnavailable: (
-        "EC2ThrottledException",
-        "InternalError",
-        "InternalFailure",
-        "RequestLimitExceeded",
-        "ServerInternal",
-        "ServiceUnavailable",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "Unavailable",
-    ),
-    StillInUse: (
-        "DependencyViolation",
-        "IncorrectInstanceState",
-        "IncorrectState",
-        "InvalidGroup.InUse",
-        "ResourceInUse",
-        "VolumeInUse",
-    ),
-    AlreadyExists: (
-        "IdempotentParameterMismatch",
-        "InvalidGroup.Duplicate",
-        "InvalidKeyPair.Duplicate",
-        "InvalidPermission.Duplicate",
-    ),
-    InstanceDied: ("IdempotentInstanceTerminated",),
-}
-_BY_CODE = {code: error for error, codes in _CODES.items() for code in codes}
-_NOT_THERE = frozenset(
-    {
-        "InvalidAMIID.NotFound",
-        "InvalidAMIID.Malformed",
-        "InvalidAMIID.Unavailable",
-        "InvalidGroup.NotFound",
-        "InvalidGroupId.Malformed",
-        "InvalidInstanceID.NotFound",
-        "InvalidKeyPair.NotFound",
-        "InvalidVolume.NotFound",
-        "NoSuchResourceException",
-        "ParameterNotFound",
-    }
-)
-_SERVER_FAULT = 500
 _LONGEST = 400
 _NOT_LOGGED_IN = (
     CredentialRetrievalError,
@@ -135,18 +52,11 @@ def translated(doing: str, *, service: str = "ec2", missing: type[RunFailed] = A
 def _ours(error: ClientError, doing: str, *, service: str, missing: type[RunFailed]) -> RunFailed:
     details = error.response.get("Error", {})
     code, message = details.get("Code", ""), _short(details.get("Message", ""))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _NOT_THERE:
-        kind = missing
-    else:
-        kind = _BY_CODE.get(code, CloudUnavailable if status >= _SERVER_FAULT else CloudRefused)
-    said = f"{doing}: {code}: {message}"
+    reaction = reaction_to(code, status=error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    kind, advice = reaction.error or missing, reaction.advice
     if kind is PermissionMissing:
-        action = f"{service}:{error.operation_name}"
-        return kind(f"{said}; the caller's policy must allow {action} (see infra/iam-policy.json)")
-    if kind is CredentialsMissing:
-        return kind(f"{said}; log in again, and check this machine's clock")
-    return kind(said)
+        advice = f"the caller's policy must allow {service}:{error.operation_name} ({advice})"
+    return kind(f"{doing}: {code}: {message}{f'; {advice}' if advice else ''}")
 
 
 def _short(text: str) -> str:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.aws.errors import translated
+from orchestrator.aws.requests import filters
 from orchestrator.errors import AlreadyGone
 from orchestrator.resources import Image
 
@@ -37,6 +38,21 @@ def image(ec2: Any, image_id: str) -> Image | None:
     return _image(found[0]) if found else None
 
 
+def images(ec2: Any, owner_id: str, name_pattern: str) -> tuple[Image, ...]:
+    """Available images of one owner whose name matches, newest first. Never asked without an owner: anybody may give
+    an image any name.
+    """
+    wanted = filters({"name": (name_pattern,), "state": ("available",)})
+    with translated(f"listing the images {name_pattern} of {owner_id}"):
+        pages = ec2.get_paginator("describe_images").paginate(Owners=[owner_id], Filters=wanted)
+        told = [entry for page in pages for entry in page["Images"]]
+    return tuple(_image(entry) for entry in sorted(told, key=_created, reverse=True))
+
+
+def _created(told: Mapping[str, Any]) -> str:
+    return told.get("CreationDate", "")
+
+
 def _image(told: Mapping[str, Any]) -> Image:
     deprecated = told.get("DeprecationTime")
     return Image(
@@ -55,6 +71,8 @@ def _image(told: Mapping[str, Any]) -> Image:
         product_codes=tuple(code["ProductCodeId"] for code in told.get("ProductCodes", ())),
         deprecated_at=datetime.fromisoformat(deprecated) if deprecated else None,
         ssh_user=_ssh_user(told.get("Name", "")),
+        created_at=datetime.fromisoformat(told["CreationDate"]) if told.get("CreationDate") else None,
+        tpm=told.get("TpmSupport"),
     )
 
 

@@ -7,10 +7,12 @@ from typing import Any
 from orchestrator.aws.errors import translated
 from orchestrator.aws.requests import filters, run_instances
 from orchestrator.errors import AlreadyGone, NotYetVisible
-from orchestrator.resources import Instance, InstanceType, LaunchRequest
+from orchestrator.resources import Instance, InstanceType, LaunchRequest, Market, Running
 
 _MIB_PER_GIB = 1024
 _ALIVE = ("pending", "running")
+_WITH_GPUS = ("g*", "p*")
+"""Families that have GPUs; not every type of them does."""
 
 
 def instance_types(ec2: Any, names: Sequence[str]) -> tuple[InstanceType, ...]:
@@ -20,6 +22,14 @@ def instance_types(ec2: Any, names: Sequence[str]) -> tuple[InstanceType, ...]:
         told = _pages(ec2, "describe_instance_types", "InstanceTypes", {"instance-type": tuple(names)})
     found = {entry["InstanceType"]: _instance_type(entry) for entry in told}
     return tuple(found[name] for name in names if name in found)
+
+
+def gpu_types(ec2: Any) -> tuple[InstanceType, ...]:
+    """Every type of the region that has whole GPUs by NVIDIA, by name."""
+    with translated("listing the instance types with GPUs"):
+        told = _pages(ec2, "describe_instance_types", "InstanceTypes", {"instance-type": _WITH_GPUS})
+    found = (_instance_type(entry) for entry in told)
+    return tuple(sorted((one for one in found if one.gpus and one.gpu_manufacturer == "NVIDIA"), key=_by_name))
 
 
 def zones(ec2: Any, names: Sequence[str]) -> Mapping[str, frozenset[str]]:
@@ -51,18 +61,20 @@ def instances_of_token(ec2: Any, client_token: str) -> tuple[Instance, ...]:
         return tuple(_instance(entry) for entry in _found(ec2, {"client-token": (client_token,)}))
 
 
-def vcpus_in_use(ec2: Any, families: Sequence[str]) -> int:
-    """vCPUs of pending and running on-demand instances whose type begins with one of `families`."""
+def running_vcpus(ec2: Any) -> tuple[Running, ...]:
+    """Every pending and running instance of the region with what it takes from its quota."""
     with translated("counting the vCPUs in use"):
-        told = _found(ec2, {"instance-state-name": _ALIVE})
-    alive = [
-        entry
-        for entry in told
-        if _family(entry["InstanceType"]) in families and entry.get("InstanceLifecycle") != "spot"
-    ]
+        alive = _found(ec2, {"instance-state-name": _ALIVE})
     unknown = sorted({entry["InstanceType"] for entry in alive if not entry.get("CpuOptions")})
     of_type = {found.name: found.vcpus for found in (instance_types(ec2, unknown) if unknown else ())}
-    return sum(_vcpus(entry, of_type) for entry in alive)
+    return tuple(
+        Running(
+            entry["InstanceType"],
+            Market.SPOT if entry.get("InstanceLifecycle") == "spot" else Market.ON_DEMAND,
+            _vcpus(entry, of_type),
+        )
+        for entry in alive
+    )
 
 
 def run(creator: Any, request: LaunchRequest) -> Instance:
@@ -111,6 +123,7 @@ def _instance_type(told: Mapping[str, Any]) -> InstanceType:
         root_device_types=tuple(told.get("SupportedRootDeviceTypes", ())),
         ena_required=told.get("NetworkInfo", {}).get("EnaSupport") == "required",
         usage_classes=tuple(told.get("SupportedUsageClasses", ())),
+        nitro_tpm=told.get("NitroTpmSupport", "supported") == "supported",
     )
 
 
@@ -133,9 +146,8 @@ def _state_reason(told: Mapping[str, Any]) -> str | None:
     return said or told.get("StateTransitionReason") or None
 
 
-def _family(instance_type: str) -> str:
-    """The letters that a type begins with: `g` of `g6.xlarge`, `gr` of `gr6.4xlarge`."""
-    return instance_type[: next((at for at, sign in enumerate(instance_type) if not sign.isalpha()), None)]
+def _by_name(found: InstanceType) -> str:
+    return found.name
 
 
 def _vcpus(told: Mapping[str, Any], of_type: Mapping[str, int]) -> int:

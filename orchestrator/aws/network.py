@@ -10,19 +10,16 @@ from typing import Any
 from orchestrator.aws.errors import translated
 from orchestrator.aws.requests import allow_ssh, create_security_group, filters
 from orchestrator.errors import AlreadyExists, CloudRefused, NotYetVisible
-from orchestrator.resources import Network, SecurityGroup, Subnet
+from orchestrator.resources import Network, Subnet
 
 
 def default_network(ec2: Any) -> Network | None:
-    """The default VPC with its default subnets, or `None` if the account has none in the region."""
-    with translated("looking up the default VPC"):
-        vpcs = ec2.describe_vpcs(Filters=filters({"is-default": ("true",)}))["Vpcs"]
-        if not vpcs:
-            return None
-        vpc_id = vpcs[0]["VpcId"]
-        wanted = filters({"vpc-id": (vpc_id,), "default-for-az": ("true",)})
-        told = ec2.describe_subnets(Filters=wanted)["Subnets"]
-    return Network(vpc_id, tuple(_subnet(entry) for entry in told))
+    """The default VPC with its default subnets, or `None` if the account has none in the region. Default subnets lie
+    in default VPCs only, so that one question is enough.
+    """
+    with translated("looking up the default subnets"):
+        told = ec2.describe_subnets(Filters=filters({"default-for-az": ("true",)}))["Subnets"]
+    return Network(told[0]["VpcId"], tuple(_subnet(entry) for entry in told)) if told else None
 
 
 def regions(ec2: Any) -> tuple[str, ...]:
@@ -52,14 +49,11 @@ def create_group(creator: Any, name: str, *, vpc_id: str, tags: Mapping[str, str
     return told["GroupId"]
 
 
-def admit(ec2: Any, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> SecurityGroup:
+def admit(ec2: Any, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> None:
     """Admit `cidr` on TCP port 22; already so is fine. `NotYetVisible` if the group is not seen yet."""
     opening = translated(f"opening port 22 of {group_id} to {cidr}", missing=NotYetVisible)
     with suppress(AlreadyExists), opening:
         ec2.authorize_security_group_ingress(**allow_ssh(group_id, cidr=cidr, tags=tags))
-    with translated(f"looking at {group_id}", missing=NotYetVisible):
-        told = ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
-    return SecurityGroup(group_id=group_id, name=told["GroupName"], ingress_cidr=cidr)
 
 
 def delete_group(ec2: Any, group_id: str) -> None:

@@ -1,96 +1,59 @@
-"""What renting costs by the hour, and how many vCPUs the account may rent."""
+"""What renting costs by the hour, on demand and spot."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from orchestrator.aws.errors import translated
 from orchestrator.aws.requests import price_filters
-from orchestrator.errors import AlreadyGone
-from orchestrator.resources import Market, Quota
+from orchestrator.resources import Price
 
-_GRAPHICS = ("g", "gr", "vt")
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaClass:
-    """The types that a quota covers, by the letters they begin with, and the quota's codes."""
-
-    families: tuple[str, ...]
-    on_demand: str
-    spot: Mapping[str, str]
-    """By the beginning of a type's name."""
+_TYPES_A_QUESTION = 50
 
 
-_CLASSES = (
-    QuotaClass(_GRAPHICS, "L-DB2E81BA", dict.fromkeys(_GRAPHICS, "L-3819A6DF")),
-    QuotaClass(
-        ("p",),
-        "L-417A185B",
-        {"p2": "L-7212CCBC", "p3": "L-7212CCBC", "p4": "L-7212CCBC", "p5": "L-C4BD4855"},
-    ),
-)
-"""Quotas of types with NVIDIA GPUs: https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html"""
+def on_demand_prices(pricing: Any, instance_types: Sequence[str], *, region: str) -> Mapping[str, Price]:
+    """By type; without those for which the price list has no such price, or more than one."""
+    found: defaultdict[str, dict[Decimal, Price]] = defaultdict(dict)
+    for start in range(0, len(instance_types), _TYPES_A_QUESTION):
+        for product in _products(pricing, instance_types[start : start + _TYPES_A_QUESTION], region):
+            for price in _prices(product):
+                found[product["product"]["attributes"]["instanceType"]][price.usd_per_hour] = price
+    return {name: next(iter(prices.values())) for name, prices in found.items() if len(prices) == 1}
 
 
-def on_demand_price(pricing: Any, instance_type: str, *, region: str) -> Decimal | None:
-    """USD per hour, or `None` if the price list has no such price, or more than one."""
-    with translated(f"reading the price of {instance_type}", service="pricing"):
+def _products(pricing: Any, instance_types: Sequence[str], region: str) -> list[Mapping[str, Any]]:
+    with translated(f"reading the price of {', '.join(instance_types)}", service="pricing"):
         pages = pricing.get_paginator("get_products").paginate(
-            ServiceCode="AmazonEC2", Filters=price_filters(instance_type, region=region)
+            ServiceCode="AmazonEC2", Filters=price_filters(instance_types, region=region)
         )
-        products = [json.loads(item) for page in pages for item in page["PriceList"]]
-    prices = {price for product in products for price in _prices(product)}
-    return prices.pop() if len(prices) == 1 else None
+        return [json.loads(item) for page in pages for item in page["PriceList"]]
 
 
-def spot_prices(ec2: Any, instance_type: str, *, now: datetime) -> Mapping[str, Decimal]:
-    """USD per hour in force, by zone."""
-    with translated(f"reading the spot prices of {instance_type}"):
+def spot_prices(ec2: Any, instance_types: Sequence[str], *, now: datetime) -> Mapping[tuple[str, str], Price]:
+    """In force, by type and zone."""
+    with translated(f"reading the spot prices of {', '.join(instance_types)}"):
         pages = ec2.get_paginator("describe_spot_price_history").paginate(
-            InstanceTypes=[instance_type], ProductDescriptions=["Linux/UNIX"], StartTime=now
+            InstanceTypes=list(instance_types), ProductDescriptions=["Linux/UNIX"], StartTime=now
         )
         told = [entry for page in pages for entry in page["SpotPriceHistory"]]
     told.sort(key=lambda entry: entry["Timestamp"])
-    return {entry["AvailabilityZone"]: Decimal(entry["SpotPrice"]) for entry in told}
+    return {
+        (entry["InstanceType"], entry["AvailabilityZone"]): Price(
+            Decimal(entry["SpotPrice"]), entry["Timestamp"].astimezone(UTC)
+        )
+        for entry in told
+    }
 
 
-def families_of(instance_type: str) -> tuple[str, ...]:
-    """Beginnings of the types that share a quota with this one; none where we know no quota."""
-    found = _class_of(instance_type)
-    return found.families if found is not None else ()
-
-
-def quota(quotas: Any, instance_type: str, market: Market) -> Quota | None:
-    """The account's vCPU quota for the type, AWS's default where it has no own, or `None` if unknown."""
-    code = _code(instance_type, market)
-    if code is None:
-        return None
-    wanted = {"ServiceCode": "ec2", "QuotaCode": code}
-    doing = f"reading the quota {code}"
-    try:
-        with translated(doing, service="servicequotas"):
-            told = quotas.get_service_quota(**wanted)["Quota"]
-    except AlreadyGone:
-        try:
-            with translated(doing, service="servicequotas"):
-                told = quotas.get_aws_default_service_quota(**wanted)["Quota"]
-        except AlreadyGone:
-            return None
-    return Quota(code=told["QuotaCode"], name=told["QuotaName"], limit_vcpus=float(told["Value"]))
-
-
-def _prices(product: Mapping[str, Any]) -> list[Decimal]:
-    dimensions = [
-        dimension
-        for offer in product.get("terms", {}).get("OnDemand", {}).values()
-        for dimension in offer["priceDimensions"].values()
-    ]
-    hourly = (entry["pricePerUnit"].get("USD", "") for entry in dimensions if entry["unit"] == "Hrs")
-    return [price for price in map(_usd, hourly) if price > 0]
+def _prices(product: Mapping[str, Any]) -> Iterator[Price]:
+    for offer in product.get("terms", {}).get("OnDemand", {}).values():
+        for dimension in offer["priceDimensions"].values():
+            usd = _usd(dimension["pricePerUnit"].get("USD", ""))
+            if dimension["unit"] == "Hrs" and usd > 0:
+                yield Price(usd, _moment(offer.get("effectiveDate", "")))
 
 
 def _usd(text: str) -> Decimal:
@@ -101,15 +64,9 @@ def _usd(text: str) -> Decimal:
         return Decimal(0)
 
 
-def _class_of(instance_type: str) -> QuotaClass | None:
-    letters = instance_type[: next((at for at, sign in enumerate(instance_type) if not sign.isalpha()), None)]
-    return next((found for found in _CLASSES if letters in found.families), None)
-
-
-def _code(instance_type: str, market: Market) -> str | None:
-    found = _class_of(instance_type)
-    if found is None:
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
         return None
-    if market is Market.ON_DEMAND:
-        return found.on_demand
-    return next((code for start, code in found.spot.items() if instance_type.startswith(start)), None)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

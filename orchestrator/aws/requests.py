@@ -101,10 +101,11 @@ def run_instances(request: LaunchRequest) -> dict[str, Any]:
     }
 
 
-def price_filters(instance_type: str, *, region: str) -> list[dict[str, str]]:
-    """The price list's filters for the on-demand price of a type: Linux, shared tenancy."""
-    wanted = {"instanceType": instance_type, "regionCode": region, **_PRICED}
-    return [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+def price_filters(instance_types: Sequence[str], *, region: str) -> list[dict[str, str]]:
+    """The price list's filters for the on-demand prices of types: Linux, shared tenancy."""
+    exact = {"regionCode": region, **_PRICED}
+    types = {"Type": "ANY_OF", "Field": "instanceType", "Value": ",".join(instance_types)}
+    return [types, *({"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in exact.items())]
 
 
 def _root_volume(request: LaunchRequest) -> dict[str, Any]:

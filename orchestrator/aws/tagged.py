@@ -39,11 +39,12 @@ _SHELVES = (
 )
 
 
-def tagged(ec2: Any, region: str, run_id: str | None) -> tuple[Tagged, ...]:
+def tagged(ec2: Any, region: str, run_id: str | None, *, kinds: Sequence[Kind]) -> tuple[Tagged, ...]:
     """Everything of ours, or of one run, that still exists in the region. A key pair's id is its name,
     by which it is deleted.
     """
-    return tuple(_tagged(entry, shelf, region) for shelf in _SHELVES for entry in _told(ec2, shelf, run_id))
+    shelves = (shelf for shelf in _SHELVES if shelf.kind in kinds)
+    return tuple(_tagged(entry, shelf, region) for shelf in shelves for entry in _told(ec2, shelf, run_id))
 
 
 def _told(ec2: Any, shelf: _Shelf, run_id: str | None) -> list[Mapping[str, Any]]:

@@ -35,6 +35,27 @@ InstanceTypes = Annotated[
     list[str] | None,
     typer.Option("--instance-type", help="Acceptable type; repeat it, best first.", metavar="T"),
 ]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", help="Any type with so many GPUs or more, in place of names.", metavar="N")
+]
+GpuMemory = Annotated[
+    float | None, typer.Option("--gpu-memory", help="Any type with so much memory a GPU or more.", metavar="GIB")
+]
+MarketOption = Annotated[
+    str | None,
+    typer.Option("--market", help="on_demand, spot or cheapest.", show_default="on_demand", metavar="M"),
+]
+Fallback = Annotated[
+    bool | None,
+    typer.Option("--fallback/--no-fallback", help="Rent on demand where spot is refused.", show_default="no-fallback"),
+]
+WaitCapacity = Annotated[
+    str | None,
+    typer.Option("--wait-capacity", help="While AWS has none, ask again for so long.", metavar="MINUTES"),
+]
+MaxUsdPerHour = Annotated[
+    str | None, typer.Option("--max-usd-per-hour", help="Leave out offers that cost more an hour.", metavar="D")
+]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region.", show_default="us-east-1")]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Samples a step.", show_default="the file's, the network's, else 256")

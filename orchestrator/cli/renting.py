@@ -17,10 +17,15 @@ from orchestrator.cli.options import (
     Data,
     DryRun,
     Epochs,
+    Fallback,
+    GpuMemory,
+    Gpus,
     HeldOut,
     InstanceTypes,
+    MarketOption,
     MaxHours,
     MaxUsd,
+    MaxUsdPerHour,
     MockCloud,
     MustFit,
     NetworkOption,
@@ -29,6 +34,7 @@ from orchestrator.cli.options import (
     Recommendations,
     Region,
     Run,
+    WaitCapacity,
     Yes,
     answering,
     app,
@@ -45,6 +51,12 @@ _FLAGS = {
     "network": "network",
     "ami": "image",
     "instance_type": "instance_types",
+    "gpus": "gpus",
+    "gpu_memory": "gpu_memory_gib",
+    "market": "market",
+    "fallback": "fallback",
+    "wait_capacity": "wait_capacity_minutes",
+    "max_usd_per_hour": "max_usd_per_hour",
     "region": "region",
     "batch_size": "settings.batch_size",
     "epochs": "settings.epochs",
@@ -69,6 +81,11 @@ def launch_and_train(
     network: NetworkOption = None,
     ami: Ami = None,
     instance_type: InstanceTypes = None,
+    gpus: Gpus = None,
+    gpu_memory: GpuMemory = None,
+    market: MarketOption = None,
+    fallback: Fallback = None,
+    wait_capacity: WaitCapacity = None,
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -78,6 +95,7 @@ def launch_and_train(
     project: Project = None,
     max_hours: MaxHours = None,
     max_usd: MaxUsd = None,
+    max_usd_per_hour: MaxUsdPerHour = None,
     must_fit: MustFit = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")
@@ -116,6 +134,11 @@ def plan(
     network: NetworkOption = None,
     ami: Ami = None,
     instance_type: InstanceTypes = None,
+    gpus: Gpus = None,
+    gpu_memory: GpuMemory = None,
+    market: MarketOption = None,
+    fallback: Fallback = None,
+    wait_capacity: WaitCapacity = None,
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -125,6 +148,7 @@ def plan(
     project: Project = None,
     max_hours: MaxHours = None,
     max_usd: MaxUsd = None,
+    max_usd_per_hour: MaxUsdPerHour = None,
     must_fit: MustFit = None,
     files: Annotated[bool, typer.Option("--files", help="List every file of the upload.")] = False,
     as_json: AsJson = False,
@@ -139,6 +163,60 @@ def plan(
         made = look(_spec(config, ctx.params), Where(dry_run, mock_cloud), stream=sys.stderr)
         summary = made.inputs.summary
         answer(plan_json(made.plan, summary), plan_text(made.plan, summary, with_files=files))
+
+
+@app.command()
+def offers(
+    ctx: typer.Context,
+    config: Config = None,
+    dry_run: DryRun = False,
+    data: Data = None,
+    network: NetworkOption = None,
+    ami: Ami = None,
+    instance_type: InstanceTypes = None,
+    gpus: Gpus = None,
+    gpu_memory: GpuMemory = None,
+    market: MarketOption = None,
+    fallback: Fallback = None,
+    region: Region = None,
+    batch_size: BatchSize = None,
+    epochs: Epochs = None,
+    max_hours: MaxHours = None,
+    max_usd: MaxUsd = None,
+    max_usd_per_hour: MaxUsdPerHour = None,
+    must_fit: MustFit = None,
+    as_json: AsJson = False,
+    mock_cloud: MockCloud = None,
+) -> None:
+    """Show what launch-and-train would try to rent, in that order, and what it leaves out."""
+    from orchestrator.report.offers import offers_json, offers_text
+    from orchestrator.verbs import look
+    from orchestrator.worlds import Where
+
+    with answering(as_json) as answer:
+        made = look(_spec(config, ctx.params), Where(dry_run, mock_cloud), stream=sys.stderr)
+        answer(offers_json(made.plan), offers_text(made.plan))
+
+
+@app.command()
+def images(
+    family: Annotated[str | None, typer.Argument(help="A family; none: every one.")] = None,
+    instance_type: Annotated[
+        str | None, typer.Option("--instance-type", help="Say which of them do not fit this type.", metavar="T")
+    ] = None,
+    region: Region = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    mock_cloud: MockCloud = None,
+) -> None:
+    """List images to run on, by family, newest first."""
+    from orchestrator.report.images import images_json, images_text
+    from orchestrator.verbs import candidates
+    from orchestrator.worlds import Where
+
+    with answering(as_json) as answer:
+        found = candidates(family, region or "us-east-1", Where(dry_run, mock_cloud), instance_type=instance_type)
+        answer(images_json(found), images_text(found))
 
 
 @app.command()
@@ -205,7 +283,7 @@ def _spec(config: Path | None, params: Mapping[str, Any]) -> "RunSpec":
     from orchestrator.packaged import packaged
     from orchestrator.spec import read_spec
 
-    overrides = {key: params[flag] for flag, key in _FLAGS.items() if params[flag] not in (None, [], ())}
+    overrides = {key: params[flag] for flag, key in _FLAGS.items() if params.get(flag) not in (None, [], ())}
     overrides.setdefault("project", checkout_of(Path.cwd()))
     return read_spec(config or packaged("configs") / "runs" / "movielens.toml", overrides)
 

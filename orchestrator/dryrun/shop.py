@@ -25,14 +25,19 @@ def answer_service(call: Call, scenario: Scenario) -> Answer | None:
 
 
 def _get_products(call: Call, _scenario: Scenario) -> Answer:
-    filters = {given["Field"]: given["Value"] for given in call.document.get("Filters", ())}
     if call.document.get("ServiceCode") != "AmazonEC2":
         raise Refusal("NotFoundException", "The mock's price list knows AmazonEC2 only.")
-    names = [filters["instanceType"]] if "instanceType" in filters else list(ON_DEMAND_USD)
-    region = filters.get("regionCode", "us-east-1")
+    filters = {given["Field"]: _accepted(given) for given in call.document.get("Filters", ())}
+    names = filters.get("instanceType", tuple(ON_DEMAND_USD))
+    (region,) = filters.get("regionCode", ("us-east-1",))
     found = (item for name in names for item in _products(name, region))
     chosen = [item for item in found if _matches(item["product"]["attributes"], filters)]
     return json_answer({"FormatVersion": "aws_v1", "PriceList": [json.dumps(item) for item in chosen]})
+
+
+def _accepted(given: Mapping[str, str]) -> tuple[str, ...]:
+    """The values that a filter lets pass."""
+    return tuple(given["Value"].split(",")) if given.get("Type") == "ANY_OF" else (given["Value"],)
 
 
 def _products(instance_type: str, region: str) -> Iterator[dict[str, Any]]:
@@ -87,8 +92,8 @@ def _product(attributes: Mapping[str, str], price: Decimal) -> dict[str, Any]:
     }
 
 
-def _matches(attributes: Mapping[str, str], filters: Mapping[str, str]) -> bool:
-    return all(attributes.get(field) == value for field, value in filters.items())
+def _matches(attributes: Mapping[str, str], filters: Mapping[str, tuple[str, ...]]) -> bool:
+    return all(attributes.get(field) in values for field, values in filters.items())
 
 
 def _get_quota(call: Call, scenario: Scenario) -> Answer:

@@ -8,7 +8,7 @@ from orchestrator.money import IPV4_USD_PER_HOUR
 from orchestrator.plan import Plan
 from orchestrator.report.fit import fit_json, fit_rows, fits_json
 from orchestrator.report.units import amount, bytes_text, gib_text
-from orchestrator.resources import Manifest, Offer
+from orchestrator.resources import Manifest, Market, Offer
 
 
 def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) -> str:
@@ -19,7 +19,7 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
         ("image", f"{plan.image.image_id}  {plan.image.name}"),
         ("machine", _offer_text(first)),
         *([("or", _others_text(others))] if others else []),
-        ("price", f"{first.usd_per_hour.normalize():f} USD per hour"),
+        ("price", f"{first.usd_per_hour.normalize():f} USD per hour{_since(first)}"),
         (
             "worst case",
             f"{plan.worst_case_usd} USD: {spec.max_hours.normalize():f} h of the dearest offer, "
@@ -67,6 +67,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         "inputs": summary.model_dump(),
         "settings": plan.spec.settings.model_dump(),
         "fit": fits_json(plan.fits),
+        "left_out": [_offer_json(one.offer) | {"reason": one.reason} for one in plan.left_out],
         "notes": list(plan.notes),
     }
 
@@ -86,10 +87,22 @@ def _offer_text(offer: Offer) -> str:
     return f"{offer.instance_type}, {gpus}, {offer.zone}, {offer.market.value.replace('_', ' ')}"
 
 
+def _since(offer: Offer) -> str:
+    """Of spot prices, which change, since when."""
+    if offer.market is not Market.SPOT:
+        return ""
+    return f", since {offer.price_since:%Y-%m-%d %H:%M} UTC" if offer.price_since else ", since AWS does not tell when"
+
+
 def _others_text(offers: list[Offer]) -> str:
-    shown = ", ".join(f"{offer.instance_type} in {offer.zone}" for offer in offers[:3])
+    shown = ", ".join(_short_text(offer) for offer in offers[:3])
     more = f" and {len(offers) - 3} more" if len(offers) > 3 else ""
     return f"{shown}{more}, if AWS has none of the first"
+
+
+def _short_text(offer: Offer) -> str:
+    spot = f" (spot, {offer.usd_per_hour.normalize():f} USD)" if offer.market is Market.SPOT else ""
+    return f"{offer.instance_type} in {offer.zone}{spot}"
 
 
 def _offer_json(offer: Offer) -> dict[str, Any]:
@@ -98,6 +111,7 @@ def _offer_json(offer: Offer) -> dict[str, Any]:
         "zone": offer.zone,
         "market": offer.market.value,
         "usd_per_hour": str(offer.usd_per_hour),
+        "price_since": offer.price_since.isoformat() if offer.price_since else None,
         "gpus": offer.gpus,
         "gpu": offer.gpu_name,
         "gpu_memory_gib": offer.gpu_memory_gib,

@@ -1,11 +1,10 @@
 """What `CloudReader` and `CloudWriter` promise, held against the AWS adapter and the mocked AWS."""
 
 import inspect
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -26,9 +25,10 @@ from orchestrator.errors import (
 )
 from orchestrator.keys import make_host_key
 from orchestrator.ports import CloudReader, CloudWriter
-from orchestrator.resources import Instance, Kind, LaunchRequest, Market
+from orchestrator.resources import Instance, Kind, LaunchRequest, Market, Way
 
 NUMBER = count(1)
+WAYS = [(name, market) for name in ("g5.xlarge", "p5.48xlarge") for market in Market]
 NOBODY = "i-0123456789abcdef0"
 
 
@@ -82,6 +82,10 @@ def ordered(cloud: AwsCloud, market: Market = Market.ON_DEMAND) -> Iterator[Laun
     assert cloud.tagged(run_id) == ()
 
 
+def in_use(cloud: AwsCloud) -> Mapping[Way, int]:
+    return cloud.vcpus_in_use(WAYS)
+
+
 def terminate(cloud: AwsCloud, instance_id: str) -> Instance:
     cloud.terminate_instance(instance_id)
     while (seen := cloud.instance(instance_id)).state != "terminated":
@@ -118,9 +122,9 @@ def test_what_does_not_exist_is_none(cloud: AwsCloud):
     assert cloud.parameter("/aws/service/nothing") is None
     assert cloud.image("ami-0123456789abcdef0") is None
     assert cloud.image("ami-nonsense") is None
-    assert cloud.on_demand_price("g99.xlarge") is None
-    assert cloud.quota("m5.large", Market.ON_DEMAND) is None
-    assert cloud.quota("p6-b200.48xlarge", Market.SPOT) is None
+    assert cloud.on_demand_prices(["g99.xlarge"]) == {}
+    assert cloud.quotas([("m5.large", Market.ON_DEMAND)]) == {}
+    assert cloud.quotas([("p6-b200.48xlarge", Market.SPOT)]) == {}
 
 
 def test_a_deprecated_image_is_still_found_by_its_id(cloud: AwsCloud):
@@ -132,8 +136,12 @@ def test_a_deprecated_image_is_still_found_by_its_id(cloud: AwsCloud):
 
 
 def test_prices_are_exact(cloud: AwsCloud):
-    assert cloud.on_demand_price("p4d.24xlarge") == Decimal("21.957642")
-    assert str(cloud.on_demand_price("g6.xlarge")) == "0.8048"
+    told = cloud.on_demand_prices(["p4d.24xlarge", "g6.xlarge", "p5e.48xlarge"])
+    assert {name: str(price.usd_per_hour) for name, price in told.items()} == {
+        "p4d.24xlarge": "21.957642",
+        "g6.xlarge": "0.8048",
+    }
+    assert all(price.since == datetime(2026, 8, 17, tzinfo=UTC) for price in told.values())
 
 
 @pytest.mark.parametrize(
@@ -148,8 +156,7 @@ def test_prices_are_exact(cloud: AwsCloud):
     ],
 )
 def test_each_class_of_types_has_its_quota(cloud: AwsCloud, name: str, market: Market, code: str):
-    quota = cloud.quota(name, market)
-    assert quota is not None
+    quota = cloud.quotas([(name, market)])[name, market]
     assert quota.code == code
     assert quota.limit_vcpus > 0
 
@@ -157,8 +164,7 @@ def test_each_class_of_types_has_its_quota(cloud: AwsCloud, name: str, market: M
 def test_a_quota_the_account_does_not_have_is_awss_default(mock: MockedCloud, cloud: AwsCloud):
     fail = [{"action": "GetServiceQuota", "code": "NoSuchResourceException"}]
     mock.play({**QUICK, "quota": {"L-DB2E81BA": 1}, "fail": fail})
-    quota = cloud.quota("g6.xlarge", Market.ON_DEMAND)
-    assert quota is not None
+    (quota,) = cloud.quotas([("g6.xlarge", Market.ON_DEMAND)]).values()
     assert quota.limit_vcpus == 768
 
 
@@ -170,11 +176,10 @@ def test_the_callers_address_and_the_regions_are_told(cloud: AwsCloud):
 
 def test_an_instance_takes_vcpus_of_its_class_only(cloud: AwsCloud):
     with ordered(cloud) as request:
-        assert cloud.vcpus_in_use("g5.xlarge") == 0
+        assert set(in_use(cloud).values()) == {0}
         cloud.run_instance(request)
-        assert cloud.vcpus_in_use("g5.xlarge") == 4
-        assert cloud.vcpus_in_use("p5.48xlarge") == 0
-    assert cloud.vcpus_in_use("g5.xlarge") == 0
+        assert in_use(cloud) == {way: 4 if way == ("g5.xlarge", Market.ON_DEMAND) else 0 for way in WAYS}
+    assert set(in_use(cloud).values()) == {0}
 
 
 def test_repeating_a_request_gives_the_same_instance_and_another_with_its_token_is_refused(cloud: AwsCloud):
@@ -196,7 +201,7 @@ def test_spot_instances_are_started_by_the_same_call(cloud: AwsCloud):
         assert started.state == "pending"
         assert started.launched_at is not None
         assert started.launched_at.tzinfo is UTC
-        assert cloud.vcpus_in_use("g6.xlarge") == 0, "spot instances take from another quota"
+        assert in_use(cloud) == {way: 4 if way == ("g5.xlarge", Market.SPOT) else 0 for way in WAYS}
 
 
 @pytest.mark.parametrize(
@@ -236,9 +241,10 @@ def test_names_that_are_taken_are_told(cloud: AwsCloud):
 
 def test_opening_the_port_twice_is_fine(cloud: AwsCloud):
     with ordered(cloud) as request:
-        first = cloud.allow_ssh(request.group_id, cidr="192.31.196.7/32", tags=request.tags)
-        assert cloud.allow_ssh(request.group_id, cidr="192.31.196.7/32", tags=request.tags) == first
-        assert first.name == request.key_name
+        for _ in range(2):
+            cloud.allow_ssh(request.group_id, cidr="192.31.196.7/32", tags=request.tags)
+        (group,) = cloud._clients.ec2.describe_security_groups(GroupIds=[request.group_id])["SecurityGroups"]
+        assert [rule["IpRanges"][0]["CidrIp"] for rule in group["IpPermissions"]] == ["192.31.196.7/32"]
 
 
 def test_a_group_is_in_use_until_its_instance_is_terminated(mock: MockedCloud, cloud: AwsCloud):

@@ -11,7 +11,7 @@ from rentals import QUICK, REGION, aws
 
 from orchestrator.aws.clients import Clients, loopback_clients, real_clients
 from orchestrator.aws.network import caller_address
-from orchestrator.aws.pricing import on_demand_price
+from orchestrator.aws.pricing import on_demand_prices
 from orchestrator.dryrun.catalog import image_id
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.errors import CloudRefused, CloudUnavailable, CredentialsMissing, UsageError
@@ -57,7 +57,7 @@ def test_a_dry_run_looks_at_nothing_of_the_callers(mock: MockedCloud):
     cloud = aws(mock)
     assert clients.ec2._request_signer._credentials.access_key == "dry-run"
     assert cloud.account().account_id == "123456789012"
-    assert cloud.on_demand_price("g6.xlarge") == Decimal("0.8048")
+    assert cloud.on_demand_prices(["g6.xlarge"])["g6.xlarge"].usd_per_hour == Decimal("0.8048")
     assert cloud.caller_address() == "192.31.196.7"
     assert dict(os.environ)["AWS_PROFILE"] == "nobody", "the environment is left as it was"
 
@@ -114,7 +114,10 @@ def test_what_is_no_public_ipv4_address_is_not_let_in(answer: str):
 
 def product(*prices: str, unit: str = "Hrs") -> str:
     dimensions = {str(number): {"unit": unit, "pricePerUnit": {"USD": usd}} for number, usd in enumerate(prices)}
-    return json.dumps({"terms": {"OnDemand": {"offer": {"priceDimensions": dimensions}}}})
+    attributes = {"instanceType": "g6.xlarge"}
+    return json.dumps(
+        {"product": {"attributes": attributes}, "terms": {"OnDemand": {"offer": {"priceDimensions": dimensions}}}}
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,5 +136,5 @@ def test_only_one_hourly_price_is_believed(clients: Clients, products: list[str]
     client = clients.pricing
     with Stubber(client) as stub:
         stub.add_response("get_products", {"PriceList": products})
-        price = on_demand_price(client, "g6.xlarge", region=REGION)
-    assert (None if price is None else str(price)) == expected
+        told = on_demand_prices(client, ["g6.xlarge"], region=REGION)
+    assert [str(price.usd_per_hour) for price in told.values()] == ([] if expected is None else [expected])

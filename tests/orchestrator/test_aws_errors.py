@@ -6,6 +6,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from orchestrator import errors
+from orchestrator.aws.codes import known_codes
 from orchestrator.aws.errors import translated
 
 
@@ -96,3 +97,103 @@ def test_what_botocore_raises_by_itself_is_translated(error: Exception, expected
 def test_a_mistake_of_our_own_rises_untouched():
     with pytest.raises(botocore.exceptions.ParamValidationError), translated("x"):
         raise botocore.exceptions.ParamValidationError(report="no such field")
+
+
+LISTED = [
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "InsufficientCapacity",
+    "InsufficientReservedInstanceCapacity",
+    "VcpuLimitExceeded",
+    "InstanceLimitExceeded",
+    "MaxSpotInstanceCountExceeded",
+    "SpotMaxPriceTooLow",
+    "ReservationCapacityExceeded",
+    "Unsupported",
+    "UnsupportedOperation",
+    "UnauthorizedOperation",
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthFailure",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "MissingAuthenticationToken",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "TokenRefreshRequired",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "EC2ThrottledException",
+    "InternalError",
+    "InternalFailure",
+    "ServerInternal",
+    "Unavailable",
+    "ServiceUnavailable",
+    "InvalidAMIID.NotFound",
+    "InvalidAMIID.Unavailable",
+    "InvalidAMIID.Malformed",
+    "InvalidParameterValue",
+    "InvalidParameterCombination",
+    "InvalidParameter",
+    "MissingParameter",
+    "UnknownParameter",
+    "ValidationError",
+    "InvalidBlockDeviceMapping",
+    "InvalidInstanceType",
+    "InvalidInstanceType.NotFound",
+    "InvalidKeyPair.Duplicate",
+    "InvalidGroup.Duplicate",
+    "InvalidKeyPair.NotFound",
+    "InvalidKey.Format",
+    "InvalidKeyPair.Format",
+    "InvalidGroup.NotFound",
+    "InvalidGroupId.Malformed",
+    "InvalidPermission.Duplicate",
+    "InvalidPermission.NotFound",
+    "RulesPerSecurityGroupLimitExceeded",
+    "SecurityGroupLimitExceeded",
+    "VpcLimitExceeded",
+    "InvalidSubnetID.NotFound",
+    "InsufficientFreeAddressesInSubnet",
+    "VPCIdNotSpecified",
+    "VPCResourceNotSpecified",
+    "MissingInput",
+    "IdempotentParameterMismatch",
+    "IdempotentInstanceTerminated",
+    "InvalidInstanceID.NotFound",
+    "InvalidInstanceID.Malformed",
+    "IncorrectInstanceState",
+    "IncorrectState",
+    "OperationNotPermitted",
+    "DependencyViolation",
+    "InvalidGroup.InUse",
+    "ResourceInUse",
+    "OptInRequired",
+    "PendingVerification",
+    "Blocked",
+    "VolumeLimitExceeded",
+    "MaxIOPSLimitExceeded",
+    "EncryptedVolumesNotSupported",
+    "InvalidUserData.Malformed",
+    "TagPolicyViolation",
+    "TagLimitExceeded",
+    "InvalidTagKey.Malformed",
+    "ParameterNotFound",
+    "NoSuchResourceException",
+]
+"""What EC2, SSM and the quotas may answer to us."""
+
+
+def test_every_code_has_its_reaction_and_whoever_ends_a_run_its_advice():
+    table = known_codes()
+    assert [code for code in LISTED if code not in table] == []
+    told_elsewhere = {"QuotaExceeded"}  # by the launch, which knows the quota
+    for code, reaction in table.items():
+        assert "\n" not in reaction.advice
+        if reaction.error is not None and reaction.error.__name__ not in told_elsewhere:
+            assert reaction.advice, code
+            assert str(ours(refused(code))).count(reaction.advice) == 1

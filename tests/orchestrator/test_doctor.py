@@ -51,7 +51,13 @@ def test_where_all_is_well_nothing_is_to_mend_and_nothing_is_created(mock: Mocke
         ({"fail": [{"action": "GetServiceQuota", "code": "AccessDenied"}]}, {}, "quota", "note", "could not be read"),
         ({}, {"account_id": "000000000000"}, "account", "bad", "change account_id"),
         ({}, {"image": "ami-0123456789abcdef0"}, "image", "bad", "no such image"),
-        ({"fail": [{"action": "DescribeVpcs", "times": 9, "code": DENIED}]}, {}, "network", "bad", "ec2:DescribeVpcs"),
+        (
+            {"fail": [{"action": "DescribeSubnets", "times": 9, "code": DENIED}]},
+            {},
+            "network",
+            "bad",
+            "ec2:DescribeSubnets",
+        ),
         ({"fail": [{"action": "GetProducts", "code": DENIED}]}, {}, "price", "bad", "pricing:GetProducts"),
     ],
 )

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from orchestrator.keys import make_host_key
-from orchestrator.launch import fill_in
 from orchestrator.packaged import packaged
+from orchestrator.user_data import fill_in
 
 HOURS = 2.0
 SECONDS = 7200

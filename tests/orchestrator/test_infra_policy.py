@@ -31,8 +31,8 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     with running_cloud(QUICK) as mock:
         cloud = aws(mock)
         rented = rental(cloud, tmp_path_factory.mktemp("run"), "run-1")
-        cloud.spot_prices("g6.xlarge")
-        cloud.quota("g6.xlarge", Market.SPOT)
+        cloud.spot_prices(["g6.xlarge"])
+        cloud.quotas([("g6.xlarge", Market.SPOT)])
         cloud.regions()
         rented.launch()
         assert rented.teardown().survivors == ()

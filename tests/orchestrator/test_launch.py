@@ -23,12 +23,13 @@ from orchestrator.errors import (
     TimedOut,
 )
 from orchestrator.keys import make_host_key
-from orchestrator.launch import Launched, admit_caller, fill_in, record_of
+from orchestrator.launch import Launched, admit_caller, record_of
 from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.packaged import packaged
 from orchestrator.record import Rental as MachineRental
 from orchestrator.record import RunRecord, forget_keys, remember_machine, write_record
 from orchestrator.resources import Kind, LaunchRequest
+from orchestrator.user_data import fill_in
 
 NUMBER = count(1)
 

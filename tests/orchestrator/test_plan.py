@@ -13,8 +13,9 @@ from orchestrator.fit import GIB, NOT_ASKED, DeviceBytes, GpuAnswer, Need, Needs
 from orchestrator.inputs import EarlyStopping, InputSummary, settled
 from orchestrator.money import rent_usd
 from orchestrator.plan import Facts, Placement, Plan, make_plan, new_run_id
+from orchestrator.report.offers import offers_json, offers_text
 from orchestrator.report.plan import plan_text
-from orchestrator.resources import Account, Image, Kind, Manifest, Market, Offer, Tagged
+from orchestrator.resources import Account, Image, Kind, LeftOut, Manifest, Market, Offer, Tagged
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 IMAGE = Image(
@@ -54,6 +55,66 @@ OTHER = offer("g5.xlarge", "a", "0.10")
 
 def test_offers_are_tried_in_the_users_order_of_types_and_then_by_price():
     assert plan(facts(OTHER, DEAR, CHEAP)).offers == (CHEAP, DEAR, OTHER)
+
+
+def spot(made: Offer, usd: str, since: datetime = NOON) -> Offer:
+    return replace(made, market=Market.SPOT, usd_per_hour=Decimal(usd), price_since=since)
+
+
+def test_cheapest_goes_by_price_whatever_was_named_first():
+    assert plan(facts(OTHER, DEAR, CHEAP), market="cheapest").offers == (OTHER, CHEAP, DEAR)
+
+
+def test_with_fallback_every_spot_offer_comes_before_any_other():
+    dear_spot = spot(OTHER, "5.00")
+    made = plan(facts(CHEAP, dear_spot, spot(CHEAP, "0.30")), market="spot", fallback=True)
+    assert made.offers == (spot(CHEAP, "0.30"), dear_spot, CHEAP)
+
+
+def test_types_found_by_need_go_by_what_the_run_costs_where_that_is_known():
+    fast, slow, strange = (
+        replace(CHEAP, instance_type="fast", usd_per_hour=Decimal(2)),
+        replace(CHEAP, instance_type="slow", gpu_name="T4", gpu_memory_gib=16.0),
+        replace(CHEAP, instance_type="strange", gpu_name="Z9", usd_per_hour=Decimal("0.01")),
+    )
+    answers = tuple(
+        GpuAnswer(gpu=gpu, holds=True, fewest=1, epoch_seconds=seconds, bound="memory")
+        for gpu, seconds in (("L4", 100.0), ("T4", 3600.0))
+    )
+    need = Need(devices=1, bytes_per_device=DeviceBytes(total=GIB), gpus=answers, assumptions=())
+    spec: dict[str, Any] = {"instance_types": (), "gpus": 1, "max_usd": "90", "settings": {"epochs": 10}}
+    made = plan(facts(strange, slow, fast), Needs({1: need}), **spec)
+    assert [one.instance_type for one in made.offers] == ["fast", "slow", "strange"]
+    assert [one.instance_type for one in plan(facts(strange, slow, fast), **spec).offers] == ["strange", "slow", "fast"]
+
+
+def test_what_is_left_out_is_kept_with_its_reason():
+    full = LeftOut(spot(CHEAP, "0.30"), "no room")
+    made = plan(facts(OTHER, CHEAP, left_out=(full,)), max_usd_per_hour="0.5")
+    assert made.left_out == (full, LeftOut(CHEAP, "it costs more than you allow"))
+
+
+def test_a_spot_price_of_long_ago_is_said_to_be_doubtful():
+    old = spot(CHEAP, "0.30", since=NOON - timedelta(days=3))
+    price, risk = plan(facts(old), market="spot").notes
+    assert price.startswith("the spot price of g6.xlarge in b is from 2026-11-21 12:00 UTC")
+    assert plan(facts(spot(CHEAP, "0.30")), market="spot").notes == (risk,)
+    assert "the training would be lost" in risk
+
+
+def test_the_table_of_offers_shows_each_with_its_price_and_what_is_left_out():
+    made = plan(facts(OTHER, spot(CHEAP, "0.30"), CHEAP), market="cheapest", max_usd_per_hour="0.5")
+    head, first, second, *rest = offers_text(made).splitlines()
+    assert first.split() == ["g5.xlarge", "1", "×", "L4", "22.4", "GiB", "a", "on", "demand", "0.1", "not", "told",
+                             "0.13", "?"]  # fmt: skip
+    assert second.split()[6:10] == ["b", "spot", "0.3", "2026-11-24"]
+    assert first.index("on demand") == head.index("market")
+    assert "left out: g6.xlarge (on demand): it costs more than you allow" in rest
+    told = offers_json(made)
+    assert [one["usd_per_hour"] for one in told["offers"]] == ["0.10", "0.30"]
+    assert [(one["market"], one["reason"]) for one in told["left_out"]] == [
+        ("on_demand", "it costs more than you allow")
+    ]
 
 
 def test_the_worst_case_is_the_dearest_offer_for_all_the_hours():

@@ -47,8 +47,13 @@ def test_flags_win_over_the_file(tmp_path: Path):
         (LEAST + "[settings]\nepoch = 3\n", "settings.epoch: Extra inputs"),
         (LEAST.replace("g6.xlarge", "g6"), "instance_types.0"),
         (LEAST.replace('["g6.xlarge"]', '["g6.xlarge", "g6.xlarge"]'), "names a type twice"),
-        (LEAST.replace('["g6.xlarge"]', "[]"), "instance_types"),
-        ("data = 1", "instance_types: Field required"),
+        (LEAST.replace('["g6.xlarge"]', "[]"), "give instance_types, or gpus and gpu_memory_gib"),
+        ("data = 1", "network: Field required"),
+        (LEAST + "gpus = 4\n", "not both"),
+        (LEAST.replace('instance_types = ["g6.xlarge"]', "gpus = 4"), "give max_usd_per_hour or max_usd"),
+        (LEAST + 'market = "barter"\n', "market: Input should be 'on_demand', 'spot' or 'cheapest'"),
+        (LEAST + "fallback = true\n", 'fallback is for market = "spot" only'),
+        (LEAST + "wait_capacity_minutes = -1\n", "wait_capacity_minutes: Input should be greater than or equal to 0"),
         (LEAST + "max_hours = 0\n", "max_hours: Input should be greater than 0 (given: 0)"),
         ("a = [", "not valid TOML"),
     ],
@@ -69,3 +74,25 @@ def test_a_wrong_flag_is_not_blamed_on_the_file(tmp_path: Path):
 def test_a_missing_spec_is_a_usage_error(tmp_path: Path):
     with pytest.raises(UsageError, match="cannot read the run spec"):
         read_spec(tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("market", "fallback", "expected"),
+    [
+        ("on_demand", False, (Market.ON_DEMAND,)),
+        ("spot", False, (Market.SPOT,)),
+        ("spot", True, (Market.SPOT, Market.ON_DEMAND)),
+        ("cheapest", False, (Market.SPOT, Market.ON_DEMAND)),
+    ],
+)
+def test_a_market_is_one_way_to_buy_or_both(tmp_path: Path, market: str, fallback: bool, expected: tuple[Market, ...]):
+    assert read_spec(written(tmp_path, LEAST), {"market": market, "fallback": fallback}).markets == expected
+
+
+def test_a_need_on_the_command_line_replaces_names_in_the_file_and_the_other_way_round(tmp_path: Path):
+    capped = written(tmp_path, LEAST + "max_usd = 5\n")
+    needed = read_spec(capped, {"gpus": 4, "gpu_memory_gib": 24.0})
+    assert (needed.instance_types, needed.gpus, needed.gpu_memory_gib) == ((), 4, 24.0)
+    by_need = written(tmp_path, LEAST.replace('instance_types = ["g6.xlarge"]', "gpus = 4\nmax_usd = 5"))
+    named = read_spec(by_need, {"instance_types": ["g5.xlarge"]})
+    assert (named.instance_types, named.gpus) == (("g5.xlarge",), None)

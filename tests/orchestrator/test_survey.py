@@ -1,3 +1,4 @@
+import re
 from collections.abc import Generator
 from dataclasses import replace
 from decimal import Decimal
@@ -11,6 +12,7 @@ from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.catalog import image_id
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.errors import PermissionMissing, PriceUnknown, QuotaExceeded, UsageError
+from orchestrator.imaging import FAMILIES, image_candidates
 from orchestrator.plan import Facts
 from orchestrator.resources import Market, Network
 from orchestrator.survey import survey
@@ -65,7 +67,7 @@ def test_it_finds_account_image_offers_price_and_address(reader: AwsCloud):
 
 def test_spot_prices_are_those_of_each_zone(reader: AwsCloud):
     facts = look(reader, market="spot")
-    told = reader.spot_prices("g6.xlarge")
+    told = {zone: price.usd_per_hour for (_, zone), price in reader.spot_prices(["g6.xlarge"]).items()}
     assert {offer.zone: offer.usd_per_hour for offer in facts.offers} == told
     assert len(set(told.values())) > 1
     assert {offer.market for offer in facts.offers} == {Market.SPOT}
@@ -130,6 +132,7 @@ def test_each_property_of_an_image_that_does_not_fit_has_its_own_words(
     [
         ({"boot_mode": "uefi"}, {"boot_modes": ("legacy-bios",)}, "it boots by legacy-bios"),
         ({"boot_mode": "legacy-bios"}, {"boot_modes": ("uefi",)}, "it boots by uefi"),
+        ({"tpm": "v2.0"}, {"nitro_tpm": False}, "it has no NitroTPM"),
         ({}, {"gpu_manufacturer": "AMD"}, "made by AMD"),
         ({}, {"usage_classes": ("capacity-block",)}, "not rented on-demand (offered: capacity-block)"),
         ({}, {"root_device_types": ("instance-store",)}, "its root device may be instance-store"),
@@ -182,7 +185,7 @@ def test_a_type_that_no_zone_offers_is_refused(reader: AwsCloud):
 
 @pytest.mark.parametrize("market", ["on_demand", "spot"])
 def test_nothing_is_rented_at_an_unknown_price(reader: AwsCloud, market: str):
-    altered = Altered(reader, on_demand_price=None, spot_prices={})
+    altered = Altered(reader, on_demand_prices={}, spot_prices={})
     with pytest.raises(PriceUnknown, match=r"g6\.xlarge"):
         look(altered, market=market)
 
@@ -205,6 +208,68 @@ def test_a_spot_quota_is_another_one(mock: MockedCloud, reader: AwsCloud):
         look(reader, market="spot")
 
 
+def test_types_are_found_by_what_they_have(reader: AwsCloud):
+    facts = look(reader, instance_types=(), gpus=4, gpu_memory_gib=40, max_usd=50)
+    kinds = {(offer.gpus, offer.gpu_name) for offer in facts.offers}
+    assert {(4, "L40S"), (8, "A100"), (8, "H100")} <= kinds
+    assert all(gpus >= 4 and name not in {"L4", "A10G", "T4", "V100"} for gpus, name in kinds)
+    assert not any(offer.instance_type.startswith("g5g") for offer in facts.offers), "ARM does not fit the image"
+
+
+def test_a_gpu_is_as_large_as_it_is_sold(reader: AwsCloud):
+    facts = look(reader, instance_types=(), gpu_memory_gib=24, max_usd=50)
+    assert "g6.xlarge" in {offer.instance_type for offer in facts.offers}, "an L4 of 24 GB tells 22.4 GiB"
+
+
+def test_a_need_that_nothing_meets_is_refused(reader: AwsCloud):
+    assert "gpus = 16, gpu_memory_gib = 24: no instance type of us-east-1 has it" in refusal(
+        reader, instance_types=(), gpus=16, gpu_memory_gib=24, max_usd=50
+    )
+
+
+def test_cheapest_has_both_markets_and_says_what_has_no_price(reader: AwsCloud):
+    facts = look(Altered(reader, on_demand_prices={}), market="cheapest")
+    assert {offer.market for offer in facts.offers} == {Market.SPOT}
+    assert facts.price_notes == ("not on offer, as AWS tells no on demand price: g6.xlarge",)
+    both = look(reader, market="cheapest")
+    assert {offer.market for offer in both.offers} == {Market.SPOT, Market.ON_DEMAND}
+
+
+def test_running_spot_instances_are_counted_against_the_spot_quota_only(mock: MockedCloud, reader: AwsCloud):
+    way = ("g6.xlarge", Market.SPOT)
+    taken = Altered(reader, vcpus_in_use={way: 4})
+    mock.play({**QUICK, "quota": {"L-3819A6DF": 7, "L-DB2E81BA": 4}})
+    facts = look(taken, market="cheapest")
+    assert {offer.market for offer in facts.offers} == {Market.ON_DEMAND}
+    assert {one.offer.market for one in facts.left_out} == {Market.SPOT}
+    assert "allows 7 vCPUs in us-east-1, 4 are in use and g6.xlarge takes 4" in facts.quota_notes[0]
+    assert "--desired-value 8" in facts.quota_notes[0]
+
+
+def test_without_the_right_to_read_parameters_the_family_is_found_by_owner_and_name(
+    mock: MockedCloud, reader: AwsCloud
+):
+    mock.play({**QUICK, "fail": [{"action": "GetParameter", "code": "AccessDeniedException"}]})
+    assert look(reader).image.image_id == image_id("dlami-ubuntu-24.04", REGION)
+
+
+def test_candidates_are_the_members_of_a_family_and_say_what_does_not_fit(reader: AwsCloud):
+    (found,) = image_candidates(reader, "dlami-base", instance_type="g5g.xlarge")
+    assert (found.image.image_id, found.image.ssh_user) == (image_id("dlami-ubuntu-24.04", REGION), "ubuntu")
+    assert found.image.created_at is not None
+    assert found.misfits[0].startswith("g5g.xlarge: it is arm64")
+    assert [one.family for one in image_candidates(reader, None, instance_type=None)] == list(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("family", "instance_type", "said"),
+    [("dlami", None, "'dlami': not known (dlami-base"), (None, "g99.xlarge", "g99.xlarge: there is none")],
+)
+def test_candidates_that_cannot_be_asked_for(reader: AwsCloud, family: str, instance_type: str, said: str):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        image_candidates(reader, family, instance_type=instance_type)
+
+
 def test_a_type_too_large_for_the_quota_is_left_out_where_another_fits(mock: MockedCloud, reader: AwsCloud):
     mock.play({**QUICK, "quota": {"L-DB2E81BA": 8}})
     facts = look(reader, instance_types=("g6.12xlarge", "g6.xlarge"))
@@ -221,6 +286,6 @@ def test_a_quota_that_may_not_be_read_is_a_note(mock: MockedCloud, reader: AwsCl
 
 
 def test_a_missing_right_names_the_action(mock: MockedCloud, reader: AwsCloud):
-    mock.play({**QUICK, "fail": [{"action": "DescribeVpcs", "code": "UnauthorizedOperation"}]})
-    with pytest.raises(PermissionMissing, match="ec2:DescribeVpcs"):
+    mock.play({**QUICK, "fail": [{"action": "DescribeSubnets", "code": "UnauthorizedOperation"}]})
+    with pytest.raises(PermissionMissing, match="ec2:DescribeSubnets"):
         look(reader)
