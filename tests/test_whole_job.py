@@ -264,8 +264,9 @@ def planned(standing: MockCloud, ratings: Path, tmp_path_factory: pytest.TempPat
     """The plan, by a run in a folder with AWS settings alone, of a training that a T4 is too small for."""
     folder, files = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("files")
     network = (ROOT / "configs/networks/movielens.json").read_text()
-    stopping = '"Training": {"Epochs": 7, "EarlyStopping": {"Metric": "recall@20", "Refit": true}}, "Denoising"'
-    network = network.replace('"N": 200,', '"N": 6000000,').replace('"Denoising"', stopping)
+    changes = {'"N": 200,': '"N": 6000000,', '"Epochs": 100': '"Epochs": 7', "ndcg@100": "recall@20"}
+    for before, after in changes.items():
+        network = network.replace(before, after)
     (folder / ".aws").mkdir()
     (folder / ".aws" / "config").write_text(MISLEADING)
     (files / "large.json").write_text(network)
