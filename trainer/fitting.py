@@ -34,8 +34,6 @@ from trainer.weights import Connection, Weights
 Worths = npt.NDArray[np.float64]
 _MOST_ASKED = 1000
 """Validation samples that a choice is made by."""
-_LEAST_RANK = 256
-"""Directions by which powers are chosen, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +94,15 @@ class Judge:
 def choose(layer: LayerSpec, dataset: SparseDataset, judge: Judge | None) -> ClosedForm:
     """The ridge and powers that rank best by themselves; scales are left open."""
     form = _stated(layer)
-    powers, ridge = form.powers[0], form.ridge[0]
-    if judge is None or len(form.powers) * len(form.ridge) == 1:
-        return replace(form, ridge=(ridge,), item_power=powers[:1], user_power=powers[1:])
-    if len(form.powers) > 1:
-        # Powers tell themselves apart at a lower rank, which costs a fraction.
-        rank = min(layer.width, max(layer.width // 4, _LEAST_RANK))
-        found = [_spectrum(dataset, tried, rank) for tried in form.powers]
-        settings = [(tried, one) for tried in range(len(found)) for one in form.ridge]
-        worths = [judge.linear(found[tried].weights(one)) for tried, one in settings]
-        powers = form.powers[settings[judge.choice(worths)][0]]
-    whole = _spectrum(dataset, powers, layer.width)
-    ridge = form.ridge[judge.choice([judge.linear(whole.weights(one)) for one in form.ridge])]
+    settings = [(powers, ridge) for powers in form.powers for ridge in form.ridge]
+    best = 0
+    if judge is not None and len(settings) > 1:
+        worths: list[Worths] = []
+        for powers in form.powers:
+            found = _spectrum(dataset, powers, layer.width)
+            worths += [judge.linear(found.weights(ridge)) for ridge in form.ridge]
+        best = judge.choice(worths)
+    powers, ridge = settings[best]
     return replace(form, ridge=(ridge,), item_power=powers[:1], user_power=powers[1:])
 
 
