@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from jax.sharding import Mesh
 
 from trainer.data.split import HeldOut
-from trainer.data.validation import at_most, hold_out_features
+from trainer.data.validation import at_most, can_hold_out, hold_out_features
 from trainer.errors import InputError
 from trainer.evaluate import NetworkRecommender
 from trainer.fitting import Fit, Judge, best_scales, choose, completed, data_of, sparse_input
@@ -69,11 +69,14 @@ def train_to_its_end(
     """Train `spec` (shapes resolved) as `train` does, and fit what is to be fitted in closed form. Where the network
     states `EarlyStopping`, or `stopping` is given in its place, its metric is measured after every epoch on
     `validation`, which must not be trained on; without one, a share of each sample's features is taken out of `data`
-    for it. With `Refit` it is then trained anew on all of `data`; where validation is given, on `again`, if it is.
+    for it, unless no sample has enough of them: then every epoch is trained. With `Refit` it is in the end trained anew
+    on all of `data`; where validation is given, on `again`, if it is.
     """
     pace = pace_of(spec.training, settings)
     rule = stopping or pace.stopping
     part = trained_part(spec)
+    if rule is not None and validation is None and not can_hold_out(next(iter(data.inputs.values()))):
+        rule = None
     refits, rest = rule is not None and rule.refit and (validation is None or again is not None), data
     if rule is not None and validation is None and (pace.epochs or part is not spec):
         rest, validation = _taken_out(data, rule.validation, settings.seed)

@@ -160,6 +160,14 @@ def test_the_state_returned_measures_as_the_best_that_was_told() -> None:
     assert str(found) == f"kept epoch {found.epochs}: recall@5 {found.judged.best:.4f}"
 
 
+def test_where_nobody_has_five_features_every_epoch_is_trained() -> None:
+    few = dataset_of([row[:4] for row in ROWS], WIDTH)
+    spec = spec_of(training=TrainingSpec(stopping=EarlyStopping(refit=True)))
+    data = TrainingData({"Input0": few}, {"Output2": few})
+    found = train_to_its_end(spec, data, SETTINGS, mesh=mesh_of((1, 2)), tell=lambda _: None)
+    assert (found.epochs, found.judged, found.refit) == (SETTINGS.epochs, None, False)
+
+
 def test_given_validation_samples_leave_all_data_for_training() -> None:
     known, wanted = hold_out(WHOLE, fraction=0.3, seed=1)
     rule = EarlyStopping("ndcg@3", patience=9, refit=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from trainer.data.netcdf import Dataset
 from trainer.data.split import HeldOut, answerable, hold_out
 from trainer.errors import InputError
 from trainer.sparse import SparseDataset
@@ -35,6 +36,11 @@ def hold_out_samples(dataset: SparseDataset, *, share: float, seed: int) -> tupl
     is_held[np.random.default_rng(seed).choice(eligible, count, replace=False)] = True
     known, wanted = hold_out(samples_of(dataset, np.flatnonzero(is_held)), fraction=_HIDDEN, seed=seed)
     return samples_of(dataset, np.flatnonzero(~is_held)), HeldOut(known, wanted)
+
+
+def can_hold_out(dataset: Dataset) -> bool:
+    """Whether any sample has as many features as it takes to keep one from training."""
+    return not isinstance(dataset, SparseDataset) or bool((np.diff(dataset.indptr) >= _LEAST_FEATURES).any())
 
 
 def hold_out_features(dataset: SparseDataset, *, share: float, seed: int) -> tuple[SparseDataset, HeldOut]:
