@@ -5,6 +5,7 @@ epoch kept, or the network trained anew for as many epochs.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import jax
 from jax.sharding import Mesh
 
 from trainer.data.split import HeldOut
@@ -81,15 +82,25 @@ def train_to_its_end(
     if rule is not None and validation is None and (pace.epochs or part is not spec):
         rest, validation = _taken_out(data, rule.validation, settings.seed)
     stages = _Stages(settings, mesh, tell, checkpoints)
-    found: Trained | None = None
-    if part.layers:
-        anew = data_of(part, again or data) if refits else None
-        found = stages.trained(part, data_of(part, rest), anew, rule, validation)
+    in_the_end = (again or data) if refits else None
+    found = stages.trained(part, data_of(part, rest), rule, validation, refits=refits) if part.layers else None
+    fits: tuple[Fit, ...] = ()
+    if part is not spec:
+        # Chosen before anything has learnt from what it is chosen by.
+        before, fits = stages.fitted(spec, found and (part, found), rest, rule, validation)
+        found = replace(found or Trained(before, 0), state=before) if in_the_end is None else found
+    if in_the_end is None:
+        if found is None:
+            raise ValueError("a network is trained or fitted, or both")
+        return replace(found, fits=fits)
+    if found is not None:
+        found = stages.trained_anew(part, data_of(part, in_the_end), found)
     if part is spec and found is not None:
         return found
-    return stages.completed(
-        spec, found and (part, found), (rest, (again or data) if refits else rest), rule, validation
-    )
+    trained = found and (part, found.state)
+    forms = {fit.layer: fit.closed_form for fit in fits}
+    state = completed(spec, trained, forms, in_the_end, settings, mesh)
+    return replace(found or Trained(state, 0), state=state, fits=fits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,44 +116,48 @@ class _Stages:
         self,
         spec: NetworkSpec,
         data: TrainingData,
-        again: TrainingData | None,
         rule: EarlyStopping | None,
         validation: HeldOut | None,
+        *,
+        refits: bool,
     ) -> Trained:
-        """Trained on `data` until it is best, and then anew on what is to be trained on `again`."""
+        """Trained on `data` until it is best."""
         pace, settings, mesh = pace_of(spec.training, self.settings), self.settings, self.mesh
         if rule is None or validation is None or pace.epochs == 0:
             state = train(spec, data, settings, mesh=mesh, tell=self.tell, checkpoints=self.checkpoints)
             return Trained(state, pace.epochs)
         measure = measure_of(spec, mesh, validation, metric=rule.metric, batch_size=pace.batch_size)
         about = (digest_of(validation.known) + digest_of(validation.wanted)).hex()
-        stopper = Stopper(replace(rule, refit=again is not None), measure, about=about)
+        stopper = Stopper(replace(rule, refit=refits), measure, about=about)
         state = train(spec, data, settings, mesh=mesh, tell=self.tell, checkpoints=self.checkpoints, stopper=stopper)
-        if again is not None:
-            del state
-            kept = self.checkpoints and replace(self.checkpoints, folder=self.checkpoints.folder / _REFIT)
-            state = train(spec, again, settings, mesh=mesh, tell=self.tell, checkpoints=kept, until=stopper.best_epoch)
-        return Trained(state, stopper.best_epoch, stopper.judged, again is not None)
+        return Trained(state, stopper.best_epoch, stopper.judged)
 
-    def completed(
+    def trained_anew(self, spec: NetworkSpec, data: TrainingData, before: Trained) -> Trained:
+        """Trained on `data` for as many epochs as were best before."""
+        kept = self.checkpoints and replace(self.checkpoints, folder=self.checkpoints.folder / _REFIT)
+        epochs, judged = before.epochs, before.judged
+        for array in jax.tree.leaves((before.state.params, before.state.statistics)):
+            array.delete()
+        state = train(spec, data, self.settings, mesh=self.mesh, tell=self.tell, checkpoints=kept, until=epochs)
+        return Trained(state, epochs, judged, refit=True)
+
+    def fitted(
         self,
         spec: NetworkSpec,
         trained: tuple[NetworkSpec, Trained] | None,
-        data: tuple[TrainingData, TrainingData],
+        data: TrainingData,
         rule: EarlyStopping | None,
         validation: HeldOut | None,
-    ) -> Trained:
-        """With the layers that are fitted in closed form: chosen on the first data, fitted to the second."""
+    ) -> tuple[TrainState, tuple[Fit, ...]]:
+        """With the layers that are fitted in closed form to `data`, and what was chosen for them."""
         judge = None if validation is None else Judge.of(validation, (rule or EarlyStopping()).metric)
         forms = {
-            layer.name: choose(layer, sparse_input(data[0], layer.sources[0]), judge) for layer in closed_layers(spec)
+            layer.name: choose(layer, sparse_input(data, layer.sources[0]), judge) for layer in closed_layers(spec)
         }
         part = trained and (trained[0], trained[1].state)
-        state = completed(spec, part, forms, data[1], self.settings, self.mesh)
+        state = completed(spec, part, forms, data, self.settings, self.mesh)
         size = pace_of(spec.training, self.settings).batch_size
-        state, fits = best_scales(spec, state, forms, self.mesh, judge, batch_size=size)
-        found = Trained(state, 0) if trained is None else trained[1]
-        return replace(found, state=state, fits=fits)
+        return best_scales(spec, state, forms, self.mesh, judge, batch_size=size)
 
 
 def measure_of(spec: NetworkSpec, mesh: Mesh, validation: HeldOut, *, metric: str, batch_size: int) -> Measure:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import netCDF4
 import numpy as np
@@ -10,6 +11,7 @@ from network_texts import refusal
 from scipy import sparse
 from trainer_networks import dataset_of, dense, mesh_of, random_rows
 
+from trainer import ending, fitting
 from trainer.closed_form import ClosedForm
 from trainer.data.split import HeldOut
 from trainer.data.validation import hold_out_features
@@ -22,7 +24,7 @@ from trainer.network_types import Activation, LayerKind, LayerSpec, NetworkSpec
 from trainer.pace import AUTO_BATCH, EarlyStopping, TrainingSpec
 from trainer.settings import TrainSettings
 from trainer.spectrum import spectrum
-from trainer.state import weights_of
+from trainer.state import TrainState, weights_of
 from trainer.train import TrainingData, train
 
 WIDTH = 24
@@ -66,6 +68,12 @@ def matrices(form: ClosedForm) -> tuple[np.ndarray, np.ndarray]:
     return spectrum(matrix, rank=6, **powers).weights(form.ridge[0])
 
 
+def _product(found: Trained, spec: NetworkSpec) -> np.ndarray:
+    ends = [(one.source.name, one.target.name) for one in spec.connections]
+    learnt = dict(zip(ends, weights_of(found.state, spec).connections, strict=True))
+    return learnt["Raw", "Linear"].kernel @ learnt["Linear", "Output"].kernel
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 4)])
 def test_a_fitted_layer_stands_beside_what_is_trained_as_if_alone(shape: tuple[int, int]) -> None:
     spec = network()
@@ -105,6 +113,27 @@ def test_what_may_be_tried_is_chosen_on_validation_samples() -> None:
     assert len(chosen.ridge) == len(chosen.item_power) == len(chosen.user_power) == len(chosen.scale) == 1
     assert chosen.ridge[0] in form.ridge
     assert chosen.scale[0] in form.scale
+
+
+def test_choices_are_made_before_anything_learns_from_what_they_are_made_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainingData] = []
+    plain = fitting.completed
+
+    def heard(spec: NetworkSpec, trained: object, forms: object, data: TrainingData, *rest: Any) -> TrainState:
+        asked.append(data)
+        return plain(spec, trained, forms, data, *rest)
+
+    monkeypatch.setattr(ending, "completed", heard)
+    stopping = EarlyStopping("ndcg@5", patience=9, validation=0.3, refit=True)
+    spec = network(ClosedForm(ridge=(0.1,), scale=(1.0, 30.0)), training=TrainingSpec(stopping=stopping))
+    found = ended(spec)
+    kept, everything = (next(iter(data.inputs.values())).nnz for data in asked)
+    assert kept < everything == WHOLE.nnz
+    assert found.refit
+    (fit,) = found.fits
+    product = _product(found, spec)
+    down, up = spectrum(sparse.csr_array(dense(ROWS, WIDTH)), rank=6, item_power=0.0, user_power=0.0).weights(0.1)
+    np.testing.assert_allclose(product, fit.closed_form.scale[0] * down @ up, atol=1e-5)
 
 
 def test_the_first_stands_unless_another_is_better_by_more_than_chance() -> None:
