@@ -67,7 +67,7 @@ def recommend_content(data: Path, out: Path, *, k: int, tables: Sequence[Path] =
     that only the tables know. Returns how many samples.
     """
     loaded = load_data(data)
-    attributes = attributes_of(data, loaded, tables)
+    attributes = attributes_of(data, loaded.features, tables)
     live = attributes.samples if also_cold else len(loaded.dataset.features or ())
     answers = Content.of(attributes, live=live).scored(loaded.dataset, k=k)
     return write_recommendations(out, _named(answers, loaded.dataset, attributes))
@@ -80,7 +80,7 @@ def recommend_cold(
     spec, weights = read_network_file(network)
     loaded = load_data(data)
     index = network.with_name("features_attributes")
-    attributes = attributes_of(data, loaded, tables, index=read_index(index) if index.is_file() else None)
+    attributes = attributes_of(data, loaded.features, tables, index=read_index(index) if index.is_file() else None)
     found = layer_datasets((*spec.inputs, *spec.outputs), loaded.dataset, attributes)
     for layer in spec.inputs:
         if layer.width != found[layer.dataset].width:
@@ -163,7 +163,7 @@ def cold_items(
     if not 0 < fraction < 1:
         raise SettingsError(f"--fraction {fraction}: more than 0 and less than 1 is wanted")
     loaded = load_data(data)
-    attributes = attributes_of(data, loaded, tables)
+    attributes = attributes_of(data, loaded.features, tables)
     held = hide_items(loaded.dataset, fraction=fraction, seed=settings.seed)
     cold = np.unique(np.asarray(held.wanted.indices))
     candidates = np.zeros(attributes.samples, bool)

@@ -117,7 +117,8 @@ def completed(
     """The state of `spec` from that of its trained part, if anything was trained, with the layers of `forms` fitted to
     `data` at the first of their scales.
     """
-    learnt = {} if trained is None else _by_ends(trained[0], weights_of(trained[1], trained[0]))
+    before = Weights(()) if trained is None else weights_of(trained[1], trained[0])
+    learnt = {} if trained is None else _by_ends(trained[0], before)
     for layer in closed_layers(spec):
         source = layer.sources[0]
         output = next(one for one in spec.outputs if layer.name in one.sources)
@@ -127,8 +128,7 @@ def completed(
         learnt[source, layer.name] = Connection(down, np.zeros(layer.width, np.float32))
         learnt[layer.name, output.name] = Connection(scale * up, np.zeros(output.width, np.float32))
     connections = tuple(learnt[one.source.name, one.target.name] for one in spec.connections)
-    norms = Weights(()) if trained is None else weights_of(trained[1], trained[0])
-    weights = replace(norms, connections=connections)
+    weights = replace(before, connections=connections)
     return create_state(spec, settings, mesh, weights=weights, steps=1)._replace(opt_state={})
 
 

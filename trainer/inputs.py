@@ -34,9 +34,7 @@ class Inputs:
     @property
     def features(self) -> FeatureIndex:
         """Names of the features, in and out."""
-        if self.loaded.dataset.features is None:
-            raise ValueError("loaded data names its features")
-        return self.loaded.dataset.features
+        return self.loaded.features
 
 
 def prepare(network: NetworkSpec, data: Path, settings: TrainSettings) -> Inputs:
@@ -44,7 +42,7 @@ def prepare(network: NetworkSpec, data: Path, settings: TrainSettings) -> Inputs
     loaded = load_data(data)
     whole = loaded.dataset
     layers = (*network.inputs, *network.outputs)
-    attributes = attributes_of(data, loaded) if wants_attributes(layers) else None
+    attributes = attributes_of(data, loaded.features) if wants_attributes(layers) else None
     spec = fitted(network, whole, data, attributes)
     if settings.held_out == 0:
         return Inputs(spec, loaded, whole, None, attributes)
@@ -53,16 +51,14 @@ def prepare(network: NetworkSpec, data: Path, settings: TrainSettings) -> Inputs
 
 
 def attributes_of(
-    data: Path, loaded: LoadedData, more: Sequence[Path] = (), *, at_least: int = 2, index: FeatureIndex | None = None
+    data: Path, items: FeatureIndex, more: Sequence[Path] = (), *, at_least: int = 2, index: FeatureIndex | None = None
 ) -> SparseDataset:
     """Items × attributes by the tables in folder `data` and by `more`; `DataError` where there are none at all."""
     tables = [*attribute_tables(data), *more]
     if not tables:
         names = ", ".join(ATTRIBUTE_FILES)
         raise DataError(f"attributes are wanted, but no table tells any; it is a folder with {names} that tells", data)
-    if loaded.dataset.features is None:
-        raise ValueError("loaded data names its features")
-    attributes = read_attributes(tables, loaded.dataset.features, at_least=at_least, index=index)
+    attributes = read_attributes(tables, items, at_least=at_least, index=index)
     if attributes.nnz == 0:
         raise DataError(f"no attribute is told of {at_least} items or more", tables[0])
     return attributes

@@ -10,12 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from trainer.comparing import Result, digest
+from trainer.content import wants_attributes
 from trainer.data.features import read_index
 from trainer.data.protocols import Split
 from trainer.ending import train_to_its_end
 from trainer.errors import DataError, NetworkError, SettingsError
 from trainer.evaluate import NetworkRecommender
-from trainer.inputs import fitted
+from trainer.inputs import attributes_of, fitted
 from trainer.job import Say, epoch_text, training_data
 from trainer.metrics import KS, Measured, measured
 from trainer.network import read_network
@@ -44,6 +45,8 @@ class Wishes:
     ks: tuple[int, ...] = KS
     metric: str | None = None
     """What a network that stops early is stopped and chosen by; `None`: by what it states."""
+    tables: Path | None = None
+    """Where tables of attributes lie, for a network that wants them."""
 
     @classmethod
     def of(cls, baselines: str, ks: Sequence[int], metric: str | None = None) -> "Wishes":
@@ -76,7 +79,7 @@ def _models(
     network: Path, split: Split, settings: TrainSettings, wishes: Wishes, say: Say
 ) -> Iterator[tuple[str, Recommends]]:
     """One at a time: none is held longer than it is asked."""
-    yield NETWORK, _network(network, split, settings, wishes.metric, say=say)
+    yield NETWORK, _network(network, split, settings, wishes, say=say)
     for name in wishes.baselines:
         say(f"baseline {name}")
         live = len(split.features)
@@ -98,40 +101,60 @@ def _measured(recommender: Recommends, split: Split, wishes: Wishes) -> Measured
     return measured(lists, split.test.wanted, split.training, live=len(split.features), ks=wishes.ks)
 
 
-def _network(network: Path, split: Split, settings: TrainSettings, metric: str | None, *, say: Say) -> Recommends:
+def _network(network: Path, split: Split, settings: TrainSettings, wishes: Wishes, *, say: Say) -> Recommends:
     mesh = make_mesh(settings.data_shards, find_devices())
     if network.suffix == ".nc":
         stored, weights = read_network_file(network)
         _check_features(network, split)
-        spec = fitted(stored, _as_wide(stored, split, network), network)
+        attributes = _attributes(stored, split, wishes)
+        spec = fitted(stored, _as_wide(stored, split, network), network, attributes)
         state = create_state(spec, settings, mesh, weights=weights, steps=1)
     else:
-        spec = fitted(read_network(network), split.training, network)
-        state = _trained(spec, split, settings, mesh, metric=metric, say=say)
-    ready = Ready(spec, state.params, mesh, state.statistics)
+        stated = read_network(network)
+        attributes = _attributes(stated, split, wishes)
+        spec = fitted(stated, split.training, network, attributes)
+        state = _trained(spec, split, settings, mesh, _Means(attributes, wishes.metric, say))
+    ready = Ready(spec, state.params, mesh, state.statistics, attributes=attributes)
     live = len(split.features) if spec.output.width == split.features.width else _trained_on(split)
     return NetworkRecommender(ready, live, pace_of(spec.training, settings).batch_size)
 
 
-def _trained(
-    spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, *, metric: str | None, say: Say
-) -> TrainState:
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What a training needs besides network, split and settings."""
+
+    attributes: SparseDataset | None
+    metric: str | None
+    say: Say
+
+
+def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mesh, means: _Means) -> TrainState:
     whole, stopping = split.rejoined(), pace_of(spec.training, settings).stopping
-    if stopping is not None and metric is not None:
-        stopping = replace(stopping, metric=metric)
+    if stopping is not None and means.metric is not None:
+        stopping = replace(stopping, metric=means.metric)
+    learnt_from = split.training if stopping is not None or whole is None else whole
     trained = train_to_its_end(
         spec,
-        training_data(spec, split.training if stopping is not None or whole is None else whole),
+        training_data(spec, learnt_from, means.attributes),
         settings,
         mesh=mesh,
-        tell=lambda report: say(epoch_text(report)),
+        tell=lambda report: means.say(epoch_text(report)),
         validation=split.validation,
         stopping=stopping,
-        again=None if whole is None else training_data(spec, whole),
+        again=None if whole is None else training_data(spec, whole, means.attributes),
     )
     if trained.judged is not None or trained.fits:
-        say(str(trained))
+        means.say(str(trained))
     return trained.state
+
+
+def _attributes(network: NetworkSpec, split: Split, wishes: Wishes) -> SparseDataset | None:
+    """Items × attributes, if a layer wants them."""
+    if not wants_attributes((*network.inputs, *network.outputs)):
+        return None
+    if wishes.tables is None:
+        raise SettingsError("data: the network wants attributes, which a split does not keep; measure it by --data")
+    return attributes_of(wishes.tables, split.features)
 
 
 def _as_wide(stored: NetworkSpec, split: Split, network: Path) -> SparseDataset:

@@ -125,7 +125,7 @@ def test_hidden_items_leave_nothing_behind_and_are_measured_sample_by_sample(dat
 
 def test_rows_that_are_linear_in_attributes_are_guessed(data: Path):
     loaded = load_data(data)
-    attributes = attributes_of(data, loaded)
+    attributes = attributes_of(data, loaded.features)
     repeated = np.repeat(np.array([[3.0, -1.0], [-1.0, 3.0]], np.float32), HALF, axis=0)
     names = list(loaded.dataset.features.ids) if loaded.dataset.features else []
     rows = repeated[[int(name[1:]) for name in names]]
@@ -163,3 +163,10 @@ def test_a_network_trained_on_other_attributes_is_refused(trained: RunDirectory,
     (data / "attributes.csv").write_text(f"item,attribute\nnew,word 1\n{told}")
     with pytest.raises(NetworkError, match="layer Attributes has 128 units, the data 256"):
         recommend_cold(data / "gl.nc", data, out=data / "cold", k=1)
+
+
+def test_a_network_over_attributes_is_measured_where_the_tables_lie(data: Path, network: Path):
+    asked = ["evaluate", "--network", str(network), "--data", str(data), "-e", "1", "--json"]
+    shown = CliRunner().invoke(app, [*asked, "--protocol", "weak", "--validation-part", "0"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["network.ndcg@100"] > 0

@@ -53,6 +53,7 @@ _Out = Annotated[Path | None, typer.Option("--out", help="Folder to keep what ev
 
 @app.command()
 def split(
+    ctx: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="Folder to write the split to.")],
     data: _Data = None,
     protocol: _Protocol = None,
@@ -74,16 +75,7 @@ def split(
     from trainer.settings import SplitSettings
 
     with answering():
-        settings = SplitSettings.of(
-            protocol=protocol,
-            seed=seed,
-            held_out=held_out,
-            test_users=test_users,
-            validation_part=validation_part,
-            least_features=least_features,
-            last=last,
-            min_rating=min_rating,
-        )
+        settings = SplitSettings.of(**{name: ctx.params[name] for name in SplitSettings.model_fields})
         made = make_split(Source(data, train, validation, test), settings)
         write_split(made, out)
         found = counts(made)
@@ -93,6 +85,7 @@ def split(
 
 @app.command()
 def evaluate(
+    ctx: typer.Context,
     network: Annotated[Path, typer.Option("--network", help="Definition (JSON) to train first, or gl.nc.")],
     data: _Data = None,
     folder: _Split = None,
@@ -117,6 +110,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a network on held-out features, beside popularity and others."""
+    from dataclasses import replace
+
     from trainer.comparing import as_json as told
     from trainer.comparing import keep, table
     from trainer.data.given import Source, find_split
@@ -124,18 +119,9 @@ def evaluate(
     from trainer.settings import SplitSettings, TrainSettings
 
     with answering():
-        wishes = Wishes.of(baselines, ks or (), metric)
+        wishes = replace(Wishes.of(baselines, ks or (), metric), tables=data)
         settings = TrainSettings.of(batch_size=batch_size, epochs=epochs, seed=seed)
-        asked = SplitSettings.of(
-            protocol=protocol,
-            seed=seed,
-            held_out=held_out,
-            test_users=test_users,
-            validation_part=validation_part,
-            least_features=least_features,
-            last=last,
-            min_rating=min_rating,
-        )
+        asked = SplitSettings.of(**{name: ctx.params[name] for name in SplitSettings.model_fields})
         made = find_split(folder, Source(data, train, validation, test), asked)
         results = measure(network, made, settings, wishes, say=lambda line: typer.echo(line, err=True))
         if out is not None:

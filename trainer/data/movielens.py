@@ -41,6 +41,13 @@ class LoadedData:
     timestamps: npt.NDArray[np.float64] | None = None
     """[nnz] when each stored feature came, where it was asked for."""
 
+    @property
+    def features(self) -> FeatureIndex:
+        """Names of the features; `ValueError` where the dataset has none."""
+        if self.dataset.features is None:
+            raise ValueError("loaded data names its features")
+        return self.dataset.features
+
 
 def is_ratings(path: Path) -> bool:
     """Whether `path` is a ratings table, or a folder that holds one under a name GroupLens uses."""
