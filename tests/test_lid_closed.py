@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ def answer(*arguments: str) -> Any:
     done = ask(*arguments, "--json")
     assert done.exit_status == 0, done.stderr
     return done.answer
+
+
+def wait_for_training(*arguments: str):
+    """Until the trainer has said something: starting takes as long as the machine is busy."""
+    ends = time.monotonic() + 120
+    while (state := answer("status", *arguments)["state"]) != "training":
+        assert (state, time.monotonic() < ends) == ("starting", True)
+        time.sleep(0.5)
 
 
 def begin(cloud: MockCloud, ratings: Path, output: Path, *flags: str) -> list[str]:
@@ -97,7 +106,7 @@ def test_a_run_that_goes_on_is_in_the_books_and_stopped_when_its_money_is_spent(
     name, here = begun.answer["run_id"], ("--output", output)
     assert begun.answer["detached"]
     assert begun.answer["left_until"]
-    assert answer("status", name, *here)["state"] in {"starting", "training"}
+    wait_for_training(name, *here)
     early = ask("fetch", name, *here)
     assert (early.exit_status, "--partial" in early.stderr) == (2, True)
     assert "log.txt" in answer("fetch", "--partial", name, *here)["artifacts"]
