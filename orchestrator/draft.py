@@ -7,13 +7,13 @@ from pathlib import Path
 from secrets import token_hex
 
 from orchestrator.errors import UsageError
+from orchestrator.events import Stage
 from orchestrator.fit import Needs
 from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data, settled
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
 from orchestrator.plan import Plan, make_plan, new_run_id
 from orchestrator.ports import CloudReader
-from orchestrator.resources import Stage
 from orchestrator.spec import RunSpec
 from orchestrator.survey import survey
 from orchestrator.telling import Telling

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import CommandFailed, RunFailed, TransferMismatch
+from orchestrator.events import Artifact
 from orchestrator.ports import Session
-from orchestrator.resources import Artifact
 
 _OPTIONAL = frozenset({"titles.json", "features_attributes"})
 """Artifacts that a good run may lack."""

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 from orchestrator.errors import CommandFailed, HostUnreachable, TimedOut, TrainingFailed
+from orchestrator.events import Progress
 from orchestrator.ports import Clock, Connect, Session
-from orchestrator.resources import Host, Progress
+from orchestrator.resources import Host
 
 Tell = Callable[[str, Progress | None], None]
 

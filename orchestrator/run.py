@@ -22,6 +22,7 @@ from orchestrator.errors import (
     SurvivorsLeft,
     TrainingFailed,
 )
+from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
 from orchestrator.fetch import fetch
 from orchestrator.launch import launch, record_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
@@ -30,14 +31,7 @@ from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
 from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machine
 from orchestrator.remote import follow, prepare, start_training, stop_training
-from orchestrator.resources import (
-    Artifact,
-    Host,
-    Outcome,
-    Progress,
-    Stage,
-    TeardownReport,
-)
+from orchestrator.resources import Host
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
 from orchestrator.upload import upload

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from orchestrator.admission import admit_caller
 from orchestrator.errors import (
     HostUnreachable,
     InstanceDied,
@@ -18,15 +19,15 @@ from orchestrator.errors import (
     TrainingFailed,
     UsageError,
 )
+from orchestrator.events import Artifact, Outcome, Stage, Standing
 from orchestrator.fetch import fetch
-from orchestrator.launch import admit_caller
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.ports import Session
 from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, Rental, RunRecord, find_run, remember_outcome
 from orchestrator.remote import Look, follow, look_at, progress_of, snapshot
 from orchestrator.report.outcome import outcome_json
 from orchestrator.report.progress import progress
-from orchestrator.resources import Artifact, Kind, Outcome, Stage, Standing
+from orchestrator.resources import Kind
 from orchestrator.run import ARTIFACTS, World, go_on, refuse_if_ended
 from orchestrator.stopping import stoppable
 from orchestrator.telling import Telling

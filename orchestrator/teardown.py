@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from orchestrator.errors import AlreadyGone, NotYetVisible, OrchestratorError, StillInUse
+from orchestrator.events import TeardownReport
 from orchestrator.ledger import Ledger, LedgerEntry, LedgerEvent, open_entries
 from orchestrator.ports import Clock, CloudReader, CloudWriter
-from orchestrator.resources import Kind, Tagged, TeardownReport
+from orchestrator.resources import Kind, Tagged
 from orchestrator.wait import wait_until
 
 _ENDING_SECONDS = 600.0

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.errors import CommandFailed, TransferMismatch
+from orchestrator.events import Progress
 from orchestrator.ports import Session
-from orchestrator.resources import CommandResult, Manifest, Progress, TravelFile
+from orchestrator.resources import CommandResult, Manifest, TravelFile
 
 _ARCHIVE = ".upload.tar"
 _LEVEL = 1

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from orchestrator.draft import Draft, draft
 from orchestrator.errors import UsageError
+from orchestrator.events import Outcome, Stage, TeardownReport
 from orchestrator.imaging import Candidate, image_candidates
 from orchestrator.ledger import Ledger
 from orchestrator.packaged import packaged
@@ -17,7 +18,7 @@ from orchestrator.report.outcome import outcome_json
 from orchestrator.report.plan import plan_json, plan_text
 from orchestrator.report.progress import progress
 from orchestrator.report.summary import summary_markdown
-from orchestrator.resources import Outcome, Stage, Tagged, TeardownReport
+from orchestrator.resources import Tagged
 from orchestrator.run import give_back, run
 from orchestrator.spec import RunSpec
 from orchestrator.stopping import stoppable

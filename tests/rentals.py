@@ -10,12 +10,13 @@ from clocks import FakeClock
 from orchestrator.aws.clients import loopback_clients
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud
+from orchestrator.events import TeardownReport
 from orchestrator.launch import Launched, launch
 from orchestrator.ledger import Ledger, read_ledger
 from orchestrator.packaged import packaged
 from orchestrator.plan import Plan, make_plan
 from orchestrator.ports import CloudReader, CloudWriter
-from orchestrator.resources import Manifest, TeardownReport
+from orchestrator.resources import Manifest
 from orchestrator.spec import RunSpec
 from orchestrator.survey import survey
 from orchestrator.teardown import teardown

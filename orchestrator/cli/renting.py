@@ -247,7 +247,7 @@ def sweep(
     """List everything in the account that carries this tool's tag, ask, and delete it."""
     from orchestrator.errors import UsageError
     from orchestrator.report.outcome import teardown_json, teardown_text
-    from orchestrator.resources import TeardownReport
+    from orchestrator.events import TeardownReport
     from orchestrator.verbs import leftovers, sweep_away
     from orchestrator.worlds import Where
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.events import Artifact, Outcome, TeardownReport
 from orchestrator.report.units import bytes_text, seconds_text
-from orchestrator.resources import Artifact, Outcome, TeardownReport
 
 _SAMPLES_SHOWN = 3
 _ITEMS_SHOWN = 5

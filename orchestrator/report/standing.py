@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from orchestrator.events import Outcome, Standing
 from orchestrator.report.progress import progress_text
 from orchestrator.report.units import seconds_text
-from orchestrator.resources import Outcome, Standing
 
 
 def standing_json(standing: Standing) -> dict[str, Any]:

@@ -4,12 +4,12 @@ Account numbers stay out of it, since such pages are often public.
 
 from collections.abc import Iterable, Sequence
 
+from orchestrator.events import Outcome
 from orchestrator.inputs import InputSummary
 from orchestrator.plan import Plan
 from orchestrator.report.outcome import cost_text, measured, teardown_text
 from orchestrator.report.plan import plan_text
 from orchestrator.report.units import bytes_text, seconds_text
-from orchestrator.resources import Outcome
 
 _ENDINGS = {0: "done", 130: "interrupted"}
 

@@ -15,12 +15,13 @@ from rentals import QUICK, REGION, aws, left_over, run_spec
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.errors import HostKeyMismatch, QuotaExceeded
+from orchestrator.events import Event, Outcome
 from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.packaged import packaged
 from orchestrator.plan import Plan, make_plan
 from orchestrator.ports import Session
 from orchestrator.record import RunRecord, write_record
-from orchestrator.resources import Event, Host, Kind, Manifest, Market, Outcome
+from orchestrator.resources import Host, Kind, Manifest, Market
 from orchestrator.run import World, run
 from orchestrator.survey import survey
 from orchestrator.telling import Telling

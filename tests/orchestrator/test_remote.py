@@ -21,10 +21,11 @@ from machines import SSHD, Target, embedded_machine, openssh_server
 from programs import wait_for
 
 from orchestrator.errors import CommandFailed, HostKeyMismatch, HostUnreachable, TrainingFailed
+from orchestrator.events import Progress
 from orchestrator.manifest import build_manifest
 from orchestrator.ports import Session
 from orchestrator.remote import Environment, follow, look_at, prepare, start_training, stop_training
-from orchestrator.resources import Host, Progress
+from orchestrator.resources import Host
 from orchestrator.ssh import connector
 from orchestrator.upload import upload
 

@@ -10,8 +10,9 @@ from rentals import QUICK, REGION, Between, Rental, aws, left_over, rental
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.errors import AlreadyGone, CloudUnavailable, NotYetVisible
+from orchestrator.events import TeardownReport
 from orchestrator.ledger import open_entries, read_ledger
-from orchestrator.resources import Account, Instance, Kind, TeardownReport
+from orchestrator.resources import Account, Instance, Kind
 from orchestrator.teardown import sweep
 
 NUMBER = count(1)

@@ -10,9 +10,10 @@ import pytest
 from machines import Target, embedded_machine
 
 from orchestrator.errors import CommandFailed, TransferMismatch
+from orchestrator.events import Progress
 from orchestrator.manifest import build_manifest
 from orchestrator.ports import Session
-from orchestrator.resources import Manifest, Progress
+from orchestrator.resources import Manifest
 from orchestrator.upload import upload, write_archive
 
 ROOT = "launch-and-train/run-1"
