@@ -93,6 +93,9 @@ def test_a_run_left_alone_is_looked_at_brought_home_and_given_back_from_elsewher
     assert cloud.billable == []
     assert not {"key.pem", "known_hosts"} & {path.name for path in Path(moved).iterdir()}
     assert json.loads((Path(moved) / "run.json").read_text())["outcome"]["exit_status"] == 0
+    summary = (Path(moved) / "summary.md").read_text()
+    assert summary.startswith(f"## {folder.name}: done\n")
+    assert "g6.xlarge" in summary
     again = ask("fetch", moved)
     assert (again.exit_status, "was given back" in again.stderr) == (2, True)
 
