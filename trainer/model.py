@@ -126,6 +126,11 @@ class Network(nnx.Module):
                 said = self._compute(layer, batches, said, training)
         return said
 
+    def into(self, layer: LayerSpec) -> list[tuple[str, jax.Array, jax.Array]]:
+        """Source, kernel as `layout_of` has it and bias of every connection into a fully connected layer."""
+        leading = [pair for pair in enumerate(self.spec.connections) if pair[1].target.name == layer.name]
+        return [(one.source.name, self._kernel(number), self._bias(number, one)) for number, one in leading]
+
     def _read(self, layer: LayerSpec, batch: Batch, said: Forward, training: Training | None) -> None:
         if isinstance(batch, SparseBatch):
             return
