@@ -46,8 +46,9 @@ from trainer.losses import (
 )
 from trainer.model import Batches, Targets, corruption_of
 from trainer.network_names import takes_logits
-from trainer.network_types import LayerSpec, NetworkSpec
+from trainer.network_types import ErrorFunction, LayerSpec, NetworkSpec
 from trainer.optimizer import Rates, regularization
+from trainer.pairwise import pair_losses
 from trainer.sharding import batch_specs, tree_specs
 from trainer.sparse import SampledBatch, SparseBatch
 
@@ -209,7 +210,8 @@ class Blocks:
             return replace(whole, first=whole.first + block * size)
 
         def logits_of(block: jax.Array | int) -> tuple[jax.Array, Shard]:
-            return self._sums(sliced(part.params, part.params, block, size), sources), shard_at(block)
+            sums = self._sums(sliced(part.params, part.params, block, size), sources)
+            return sums / layer.contrast.temperature, shard_at(block)
 
         loss, log_total = loss_spec(self.spec, layer), jnp.zeros((len(cotangent), 1), jnp.float32)
         if is_multinomial(loss):
@@ -263,9 +265,9 @@ class Blocks:
             return Sampled(stored, self._sums(of_others, sources))
 
         logits, back = jax.vjp(sums, here.params, sources)
-        loss, delta = sampled_losses(
-            loss_spec(self.spec, layer), logits, targets, shard=shard, ignore_zero=layer.ignore_zero
-        )
+        spec = loss_spec(self.spec, layer)
+        losses_of = pair_losses if spec.loss is ErrorFunction.PAIRWISE else sampled_losses
+        loss, delta = losses_of(spec, logits, targets, shard=shard, ignore_zero=layer.ignore_zero)
         of_entries = cotangent.at[entries.rows].get(mode="fill", fill_value=0.0)
         grads, deltas = back(Sampled(delta.stored * of_entries, delta.others * cotangent[:, None]))
         losses = loss * counted
@@ -297,7 +299,9 @@ class Blocks:
         if takes_logits(loss.loss, loss.activation):
             terms = unit_losses(loss, logits, targets, known, shard=shard, ignore_zero=layer.ignore_zero)
             return terms, terms.delta
-        values, back = jax.vjp(lambda sums: activate(layer, sums), logits)
+        # Of dealt units the last places are as good as others; what holds none is left out of the loss.
+        block = replace(layer, shape=(logits.shape[1],))
+        values, back = jax.vjp(lambda sums: activate(block, sums), logits)
         terms = unit_losses(loss, values, targets, known, shard=shard, ignore_zero=layer.ignore_zero)
         return terms, back(terms.delta)[0]
 

@@ -250,6 +250,11 @@ def limit_weights(kernel: jax.Array, *, length: float, by_output: bool) -> jax.A
     return jnp.where(longest > length, kernel * (length / jnp.maximum(longest, 1e-30)), kernel)
 
 
+def of_length_one(values: jax.Array) -> jax.Array:
+    """Each sample's `values`, [batch, units], scaled to length 1; what is 0 stays 0."""
+    return values / jnp.sqrt(jnp.maximum(jnp.square(values).sum(axis=1, keepdims=True), 1e-12))
+
+
 def without_diagonal(matrix: jax.Array) -> jax.Array:
     """A matrix of features in their order, those that lead to themselves at 0."""
     row, column = (jax.lax.broadcasted_iota(jnp.int32, matrix.shape, axis) for axis in (0, 1))

@@ -27,6 +27,7 @@ from trainer.layers import (
     layout_of,
     limit_deltas,
     matmul,
+    of_length_one,
 )
 from trainer.network_types import (
     Activation,
@@ -136,7 +137,7 @@ class Network(nnx.Module):
             return
         values = batch.values
         if layer.normalize:
-            values = values / jnp.sqrt(jnp.maximum(jnp.square(values).sum(axis=1, keepdims=True), 1e-12))
+            values = of_length_one(values)
         if training is not None and layer.dropout > 0:
             values = dropout(layer, values, self._kept(layer, values.shape, training))
         missing = deal_of(layer, self.shards).stored - values.shape[1]
@@ -154,6 +155,7 @@ class Network(nnx.Module):
         if is_wide(layer):
             sums = jax.lax.with_sharding_constraint(sums, P("data", "model"))
         output = sums if layer.type is LayerType.POOLING else activate(layer, sums)
+        output = of_length_one(output) if layer.normalize else output
         penalty = said.penalty
         if training is not None and layer.dropout > 0 and layer.type is not LayerType.POOLING:
             kept = self._kept(layer, (sums.shape[0], layer.width), training)

@@ -8,6 +8,7 @@ from enum import Enum, IntEnum
 from typing import Final
 
 from trainer.closed_form import ClosedForm
+from trainer.loss_parameters import PLAIN, WHOLE, Contrast, Divergence
 from trainer.pace import UNSTATED, TrainingSpec
 
 
@@ -62,6 +63,9 @@ class ErrorFunction(IntEnum):
     DATA_SCALED_MARGINAL_CROSS_ENTROPY = 4
     HINGE = 5
     L2_HINGE = 6
+    COSINE_CONTRASTIVE = 101
+    """Extension, as `PAIRWISE`: DSSTNE has no such number."""
+    PAIRWISE = 102
 
 
 class Activation(IntEnum):
@@ -211,14 +215,6 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
-    """Extension: what straying from the standard normal costs a Gaussian layer, fully so after `anneal` updates."""
-
-    weight: float = 1.0
-    anneal: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class OptimizerSpec:
     """Extension: the optimizer a network asks for; `None` leaves a number to the settings."""
 
@@ -256,13 +252,13 @@ class LayerSpec:
     elu_alpha: float = 1.0
     selu_lambda: float = 1.050701
     normalize: bool = False
-    """Extension: an Input layer's samples are scaled to length 1."""
+    """Extension: an Input or Hidden layer's samples are scaled to length 1."""
     type: LayerType = LayerType.FULLY_CONNECTED
     kernel: Kernel = Kernel()
     filters: int = 0
     """Of a convolutional layer: how many; its last dimension."""
     pooling: PoolingFunction = PoolingFunction.NONE
-    divergence: Divergence = Divergence()
+    divergence: Divergence = WHOLE
     """Extension: of a Gaussian layer."""
     skips: tuple[str, ...] = ()
     """Layers of equal size whose output is added before the activation."""
@@ -280,6 +276,7 @@ class LayerSpec:
     """Extension: factor of an Output layer's loss."""
     negative_weight: float = 1.0
     """Extension: factor of loss and gradient of its units without a stored target."""
+    contrast: Contrast = PLAIN
     zero_diagonal: bool = False
     """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
     sampling: Sampling = Sampling()

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainer.network_types import Divergence, LayerSpec, NetworkSpec, Sparseness
+from trainer.loss_parameters import Divergence
+from trainer.network_types import LayerSpec, NetworkSpec, Sparseness
 
 
 def layer_penalty(spec: NetworkSpec, layer: LayerSpec, output: jax.Array, mask: jax.Array) -> jax.Array:

@@ -26,9 +26,10 @@ from trainer_oracle import Oracle
 
 from trainer.data.batches import paired_batches
 from trainer.deal import deals_of, with_deals
+from trainer.loss_parameters import Divergence
 from trainer.model import Forward, from_weights
 from trainer.network_file import read_network_file, write_network
-from trainer.network_types import Activation, Divergence, NetworkSpec, PoolingFunction
+from trainer.network_types import Activation, NetworkSpec, PoolingFunction
 from trainer.objective import forward_function
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
