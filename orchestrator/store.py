@@ -45,11 +45,13 @@ if [ -n "$3" ]; then
   tar -C "$home/store" --no-same-owner -xpf "$root/.upload/contents"
 fi
 tar -C "$home" -xf "$root/.upload/links"
+: > "$root/.uploaded"
 rm -rf "$root/.upload"
 kept=$4
-set -- "$home"/*/tree
+set -- "$home"/*/.uploaded
 while [ $# -gt "$kept" ]; do
-  rm -rf "$1" "${1%tree}data"
+  folder=${1%/.uploaded}
+  rm -rf "$folder/tree" "$folder/data" "$1"
   shift
 done
 find "$home/store" -maxdepth 1 -type f -links 1 -delete

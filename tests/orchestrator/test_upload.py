@@ -75,6 +75,7 @@ def test_everything_lies_there_as_it_lies_here(session: Session, source: Path, t
         "data/films/ratings.csv": b"1,2,3\n" * 50_000,
         "data/films/-rf * día.csv": b"",
         "run/spec.json": b"{}",
+        ".uploaded": b"",
     }
     assert {name: path.read_bytes() for name, path in found.items()} == expected
     assert found["tree/infra/bootstrap.sh"].stat().st_mode & 0o777 == 0o755
