@@ -251,7 +251,8 @@ def test_a_line_that_drops_again_and_again_costs_not_one_byte_of_the_log(begin: 
 
 @pytest.mark.skipif(SSHD is None, reason="no sshd is installed here")
 def test_a_true_ssh_server_that_drops_lines_costs_not_one_byte_either(tmp_path: Path):
-    root = f".launch-and-train-test-{uuid4().hex}"
+    home = f".launch-and-train-test-{uuid4().hex}"
+    root = f"{home}/run-1"
     with openssh_server(tmp_path / "sshd") as server:
         session = server.session()
         try:
@@ -262,7 +263,7 @@ def test_a_true_ssh_server_that_drops_lines_costs_not_one_byte_either(tmp_path: 
             with cutting(server):
                 assert follower.follow(server.host, root=root) == 0
         finally:
-            shutil.rmtree(server.home / root)
+            shutil.rmtree(server.home / home)
     assert counted(follower.log.getvalue()) == list(range(60))
     assert any("dialling again" in message for message in follower.messages)
 
