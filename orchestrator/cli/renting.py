@@ -246,8 +246,8 @@ def sweep(
 ) -> None:
     """List everything in the account that carries this tool's tag, ask, and delete it."""
     from orchestrator.errors import UsageError
-    from orchestrator.report.outcome import teardown_json, teardown_text
     from orchestrator.events import TeardownReport
+    from orchestrator.report.outcome import teardown_json, teardown_text
     from orchestrator.verbs import leftovers, sweep_away
     from orchestrator.worlds import Where
 
