@@ -14,7 +14,7 @@ from trainer.content import layer_datasets
 from trainer.data.features import write_index
 from trainer.data.netcdf import write_dataset
 from trainer.ending import train_to_its_end
-from trainer.errors import TrainerError
+from trainer.errors import Interrupted, TrainerError
 from trainer.evaluate import evaluate
 from trainer.hosts import first_alone, is_first
 from trainer.inputs import Inputs, prepare
@@ -33,13 +33,11 @@ from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices
 
 Say = Callable[[str], None]
 
-_CHECKPOINT_SECONDS = 60.0
-"""A machine that is lost costs no more than about this."""
 
-
-def run_job(directory: RunDirectory, *, say: Say) -> None:
+def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], bool] = lambda: False) -> None:
     """Do what `spec.json` asks: convert, train, measure, recommend; every result lies in the directory. Several
-    processes do it together, and the first one writes.
+    processes do it together, and the first one writes. A training that is `asked_to_end` saves and raises
+    `Interrupted`; begun again in the same directory, it goes on.
     """
     directory.write_status(Status(State.STARTING))
     job = JobSpec.read(directory.spec)
@@ -64,7 +62,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
             job.settings,
             mesh=mesh,
             tell=on_epoch,
-            checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
+            checkpoints=Checkpoints(directory.checkpoints, seconds=job.checkpoint_seconds, asked_to_end=asked_to_end),
         )
     directory.report(0, "compilations", compiled.count)
     say(f"training step {compiled}")
@@ -97,8 +95,8 @@ def epoch_text(report: EpochReport) -> str:
 
 
 def fail(directory: RunDirectory, error: TrainerError) -> None:
-    """Leave word of a failure."""
-    directory.write_status(Status(State.FAILED))
+    """Leave word of a failure, or of an end that was asked for."""
+    directory.write_status(Status(State.INTERRUPTED if isinstance(error, Interrupted) else State.FAILED))
     directory.write_exit(error.exit_status)
 
 
