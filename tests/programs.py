@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import quick_xla
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
@@ -42,7 +43,7 @@ class Done:
 
 def environment(home: Path) -> dict[str, str]:
     """Nothing of the caller's but PATH: no AWS settings, an empty HOME."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "XLA_FLAGS": quick_xla.FLAGS}
 
 
 def command(*arguments: str) -> list[str]:
