@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Done, MockCloud, run
-from typer.testing import CliRunner
-
-from orchestrator.cli import app
+from programs import MockCloud, ask, run
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +28,6 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("trainer", "synthesize", str(folder / "films"), "--users", "90", "--items", "80", cwd=folder)
     assert done.exit_status == 0, done.stderr
     return folder / "films"
-
-
-def ask(*arguments: str) -> Done:
-    done = CliRunner().invoke(app, arguments)
-    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def answer(*arguments: str) -> Any:
