@@ -8,6 +8,9 @@ from enum import Enum, IntEnum
 from typing import Final
 
 from trainer.closed_form import ClosedForm
+from trainer.negatives import UNSAMPLED
+from trainer.negatives import Negatives as Negatives
+from trainer.negatives import Sampling as Sampling
 from trainer.pace import UNSTATED, TrainingSpec
 
 
@@ -191,25 +194,6 @@ class WeightInit:
     """Extension: biases begin at the log-odds of the features, `bias` is not used."""
 
 
-class Negatives(IntEnum):
-    """Extension: how the negatives of a sampled Output layer are drawn."""
-
-    NONE = 0
-    """All other units are negatives."""
-    UNIFORM = 1
-    POPULARITY = 2
-    IN_BATCH = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """Extension: an Output layer of which a step looks at some units only."""
-
-    by: Negatives = Negatives.NONE
-    count: int = 0
-    """Draws a step; 0 for `IN_BATCH`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Divergence:
     """Extension: what straying from the standard normal costs a Gaussian layer, fully so after `anneal` updates."""
@@ -282,7 +266,7 @@ class LayerSpec:
     """Extension: factor of loss and gradient of its units without a stored target."""
     zero_diagonal: bool = False
     """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = UNSAMPLED
     closed_form: ClosedForm | None = None
     """Extension: of a Hidden layer; it is fitted, not trained."""
     analog: bool = False
