@@ -175,9 +175,7 @@ def test_an_interrupted_run_is_torn_down(
     assert cloud.billable == []
 
 
-def killed(
-    cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: str, when: Callable[[Path], bool]
-) -> Path:
+def killed(cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: str, when: Callable[[Path], bool]) -> Path:
     process = start(
         "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint,
         "--data", str(ratings), "--epochs", "100000", *flags, cwd=tmp_path,
