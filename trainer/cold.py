@@ -22,6 +22,7 @@ from trainer.ending import train_to_its_end
 from trainer.errors import NetworkError, SettingsError
 from trainer.filing import replacing
 from trainer.inputs import attributes_of
+from trainer.meshing import mesh_for
 from trainer.model import to_weights
 from trainer.network import read_network
 from trainer.network_file import read_network_file
@@ -205,7 +206,7 @@ def _trained(
         {layer.name: found[layer.dataset] for layer in spec.inputs},
         {layer.name: found[layer.dataset] for layer in spec.outputs},
     )
-    mesh = make_mesh(settings.data_shards, find_devices())
+    mesh, _ = mesh_for(spec, settings, known.samples, find_devices())
     state = train_to_its_end(spec, given, settings, mesh=mesh, tell=tell).state
     return Ready(spec, state.params, mesh, state.statistics, attributes=attributes)
 

@@ -18,6 +18,7 @@ from trainer.errors import Interrupted, TrainerError
 from trainer.evaluate import evaluate
 from trainer.hosts import first_alone, is_first
 from trainer.inputs import Inputs, prepare
+from trainer.meshing import mesh_for
 from trainer.network import parameter_count, read_network
 from trainer.network_file import write_network
 from trainer.network_types import NetworkSpec
@@ -25,7 +26,6 @@ from trainer.pace import pace_of
 from trainer.predict import Ready, question_of, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
-from trainer.sharding import make_mesh
 from trainer.sparse import FeatureIndex, SparseDataset
 from trainer.state import weights_of
 from trainer.stopping import Judged
@@ -42,9 +42,10 @@ def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], boo
     directory.write_status(Status(State.STARTING))
     job = JobSpec.read(directory.spec)
     inputs = prepare(read_network(directory.path / job.network), directory.path / job.data, job.settings)
-    mesh = make_mesh(job.settings.data_shards, find_devices(job.min_devices))
+    devices = find_devices(job.min_devices)
+    mesh, why = mesh_for(inputs.spec, job.settings, inputs.training.samples, devices)
     first_alone(lambda: _write_inputs(directory, inputs))
-    say(_opening(inputs, mesh))
+    say(_opening(inputs, mesh) + (f": {why}" if why else ""))
 
     def on_epoch(report: EpochReport) -> None:
         say(epoch_text(report))
