@@ -77,7 +77,10 @@ class Oracle:
             return 0.0
         mean, log_variance = (self.outputs[name] for name in layer.sources)
         variance = np.exp(log_variance)
-        return layer.divergence.weight * 0.5 * float((variance + mean**2 - 1.0 - log_variance).sum(axis=1).mean())
+        found = (variance + mean**2 - 1.0 - log_variance).sum(axis=1)
+        if layer.divergence.per_feature:
+            found = found * (self._given[self._spec.input.name].dense != 0).sum(axis=1)
+        return layer.divergence.weight * 0.5 * float(found.mean())
 
     def _read(self, layer: LayerSpec) -> Array:
         given = self._given[layer.name]

@@ -255,6 +255,16 @@ def of_length_one(values: jax.Array) -> jax.Array:
     return values / jnp.sqrt(jnp.maximum(jnp.square(values).sum(axis=1, keepdims=True), 1e-12))
 
 
+def stored_features(batch: SparseBatch) -> jax.Array:
+    """How many features are stored of each sample, [batch]."""
+
+    def of_shard(batch: SparseBatch) -> jax.Array:
+        ones = jnp.ones(batch.rows.size, jnp.float32)
+        return over_parts(jax.ops.segment_sum(ones, batch.rows.reshape(-1), len(batch.sample_mask)), batch)
+
+    return jax.shard_map(of_shard, in_specs=(batch_specs(batch),), out_specs=P("data"), check_vma=False)(batch)
+
+
 def without_diagonal(matrix: jax.Array) -> jax.Array:
     """A matrix of features in their order, those that lead to themselves at 0."""
     row, column = (jax.lax.broadcasted_iota(jnp.int32, matrix.shape, axis) for axis in (0, 1))

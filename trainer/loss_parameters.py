@@ -22,6 +22,8 @@ class Divergence:
 
     weight: float = 1.0
     anneal: int = 0
+    per_feature: bool = False
+    """The weight is that of each stored feature of a sample."""
 
 
 WHOLE = Divergence()

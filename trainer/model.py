@@ -28,6 +28,7 @@ from trainer.layers import (
     limit_deltas,
     matmul,
     of_length_one,
+    stored_features,
 )
 from trainer.network_types import (
     Activation,
@@ -170,7 +171,10 @@ class Network(nnx.Module):
             penalty = penalty + layer_penalty(self.spec, layer, output, training.mask)
         if training is not None and layer.pooling is PoolingFunction.GAUSSIAN:
             mean, log_variance = self._pooled(layer, batches, said, training)
-            penalty = penalty + divergence_penalty(layer.divergence, mean, log_variance, training.mask, training.step)
+            features = self._features(batches) if layer.divergence.per_feature else None
+            penalty = penalty + divergence_penalty(
+                layer.divergence, mean, log_variance, training.mask, training.step, features=features
+            )
         said.sums[layer.name], said.outputs[layer.name] = sums, output
         return said._replace(penalty=penalty)
 
@@ -254,6 +258,13 @@ class Network(nnx.Module):
 
     def _corruption(self, layer: LayerSpec, training: Training | None) -> Corruption:
         return corruption_of(self.spec, layer, self.shards, None if training is None else training.rng)
+
+    def _features(self, batches: Batches) -> jax.Array:
+        """How much the first Input has of each sample, [batch]."""
+        batch = batches[self.spec.input.name]
+        if isinstance(batch, SparseBatch):
+            return stored_features(batch)
+        return (batch.values != 0).sum(axis=1).astype(jnp.float32)
 
     def _rng(self, layer: LayerSpec, training: Training) -> jax.Array:
         return _layer_rng(self.spec, layer, training.rng)

@@ -23,8 +23,9 @@ Extensions to the language, all absent by default and refused under `strict_dsst
   an Input and an Output: it is fitted to the data instead of being trained, as `trainer.closed_form` says;
 - Hidden layers: `Type` "Gaussian", a layer without weights over two others of its size, the mean and the logarithm of
   the variance of a normal distribution: it draws from it in training and is the mean in prediction (Kingma and Welling
-  2014). `KL` {Weight, Anneal} weighs the divergence from the standard normal, which is minimised beside the losses, the
-  weight rising linearly over the first `Anneal` updates;
+  2014). `KL` {Weight, Anneal, PerFeature} weighs the divergence from the standard normal, which is minimised beside the
+  losses, the weight rising linearly over the first `Anneal` updates; with `PerFeature` it counts for each feature that
+  the first Input has stored of a sample (Shenbin et al. 2020);
 - Output layers: `ErrorFunction`, a name or {Name, Weight, NegativeWeight, Margin, Temperature} (`Function` is a synonym
   of `Name`), that layer's own; NegativeWeight multiplies loss and gradient of units without a stored target (Hu et al.
   2008), while `DeltaBoost`, which acts on the gradient too, changes no loss;

@@ -56,15 +56,16 @@ def read_sparseness(node: Node | None, owner: str = "SparsenessPenalty parameter
 
 
 def read_divergence(node: Node | None, *, is_gaussian: bool) -> Divergence:
-    """The penalty {Weight, Anneal} of a Gaussian layer."""
+    """The penalty {Weight, Anneal, PerFeature} of a Gaussian layer."""
     if node is None:
         return Divergence()
     if not is_gaussian:
         raise node.fail("only a layer of Type Gaussian has a divergence")
-    members = node.members(["Weight", "Anneal"])
+    members = node.members(["Weight", "Anneal", "PerFeature"])
     return Divergence(
         weight=members.number("Weight", 1.0, low=0.0),
         anneal=int(members.number("Anneal", 0, low=0, high=_MOST_STEPS)),
+        per_feature=members.flag("PerFeature", False),
     )
 
 

@@ -7,8 +7,8 @@ import pytest
 from network_texts import ROOT
 from trainer_networks import mesh_of, random_rows
 
+from trainer.fitting import training_data
 from trainer.inputs import check, prepare
-from trainer.job import training_data
 from trainer.network import read_network
 from trainer.settings import TrainSettings
 from trainer.train import EpochReport, train
