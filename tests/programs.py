@@ -35,8 +35,10 @@ class Done:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Nothing of the caller's but PATH: no AWS settings, an empty HOME."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
+    """Nothing of the caller's but PATH: no AWS settings, an empty HOME. The programs are those of this checkout,
+    whichever one is installed.
+    """
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
 
 
 def command(*arguments: str) -> list[str]:
