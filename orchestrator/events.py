@@ -93,6 +93,8 @@ class Outcome:
     error: str | None = None
     left_until: datetime | None = None
     """When the timer ends a machine that was left alone; `None`: it was given back."""
+    kept_in: str | None = None
+    """URL of the folder of a bucket into which the machine puts what it makes, and then ends itself."""
 
     @property
     def detached(self) -> bool:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import UsageError
 from orchestrator.money import Meter
-from orchestrator.resources import Host
+from orchestrator.resources import BucketFolder, Host
 
 FILE_NAME = "run.json"
 LEDGER_FILE = "ledger.jsonl"
@@ -47,6 +47,8 @@ class MachineRecord(BaseModel):
     ends_at: datetime
     """When its own timer ends it."""
     max_usd: Decimal | None = None
+    kept_in: BucketFolder | None = None
+    """Where it puts what it makes; it then ends itself."""
 
 
 class RunRecord(BaseModel):

@@ -31,7 +31,8 @@ _REHEARSED = "a rehearsal takes no GPU; `orchestrator plan` works it out"
 def look(spec: RunSpec, where: Where, *, stream: TextIO) -> Draft:
     """The plan of `spec`; nothing changes anywhere."""
     with opened_world(spec.region, where) as opened, progress(stream) as tell:
-        return draft(spec, opened.world.reader, telling=Telling(opened.world.clock, tell))
+        world = opened.world
+        return draft(spec, world.reader, storage=world.storage, telling=Telling(world.clock, tell))
 
 
 def candidates(family: str | None, region: str, where: Where, *, instance_type: str | None) -> tuple[Candidate, ...]:
@@ -58,7 +59,8 @@ def carry_out(
         world = opened.world
         with progress(stream) as tell:
             telling = Telling(world.clock, tell)
-            made = draft(spec, world.reader, telling=telling, unweighed="" if where.is_real else _REHEARSED)
+            unweighed = "" if where.is_real else _REHEARSED
+            made = draft(spec, world.reader, storage=world.storage, telling=telling, unweighed=unweighed)
         planned = plan_text(made.plan, made.inputs.summary)
         if not quiet:
             stream.write(f"\n{planned}\n\n")

@@ -42,8 +42,11 @@ class Done:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Nothing of the caller's but PATH: no AWS settings, an empty HOME."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "XLA_FLAGS": quick_xla.FLAGS}
+    """Nothing of the caller's but PATH: no AWS settings, an empty HOME. The programs are those of this checkout,
+    whichever one is installed.
+    """
+    own = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": quick_xla.FLAGS}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **own}
 
 
 def command(*arguments: str) -> list[str]:

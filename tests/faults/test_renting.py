@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, REGION, aws, left_over, run_spec
+from rentals import QUICK, REGION, aws, left_over, run_spec, storage
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
@@ -65,7 +65,7 @@ class Story:
         write_record(self.folder, RunRecord(run_id=plan.run_id, region=REGION, account_id=plan.account.account_id))
         outcome = run(
             plan,
-            World(self.cloud, self.cloud, self._dial, self.clock),
+            World(self.cloud, self.cloud, self._dial, self.clock, storage(self.mock)),
             folder=self.folder,
             first_boot=(packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8"),
             telling=Telling(self.clock, self.events.append),
