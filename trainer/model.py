@@ -28,6 +28,7 @@ from trainer.layers import (
     limit_deltas,
     matmul,
     of_length_one,
+    scale_gradient,
     stored_features,
 )
 from trainer.network_types import (
@@ -295,26 +296,6 @@ def group_of(connection: ConnectionSpec, shards: int) -> str:
     """The name under which a connection's parameters stand: `inputs`, `outputs` or `hidden`."""
     convolves = connection.target.type is LayerType.CONVOLUTIONAL
     return "hidden" if convolves else layout_of(connection, shards).group
-
-
-@jax.custom_vjp
-def scale_gradient(values: jax.Array, factor: float) -> jax.Array:
-    """`values` (any shape) as they are; their gradient is multiplied by `factor`: of a matrix used n times DSSTNE takes
-    the mean (spec 5.5).
-    """
-    del factor
-    return values
-
-
-def _scale_forward(values: jax.Array, factor: float) -> tuple[jax.Array, float]:
-    return values, factor
-
-
-def _scale_backward(factor: float, gradient: jax.Array) -> tuple[jax.Array, None]:
-    return gradient * factor, None
-
-
-scale_gradient.defvjp(_scale_forward, _scale_backward)
 
 
 def to_weights(spec: NetworkSpec, params: Mapping[str, Any], statistics: Mapping[str, Any]) -> Weights:
