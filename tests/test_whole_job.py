@@ -169,22 +169,20 @@ def test_an_interrupted_run_is_torn_down(
     )  # fmt: skip
     wait_for(lambda: when(tmp_path), what=when.__name__)
     process.send_signal(sent)
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads(stdout)["teardown"]["survivors"] == []
     assert cloud.billable == []
 
 
-def killed(
-    cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: str, when: Callable[[Path], bool]
-) -> Path:
+def killed(cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: str, when: Callable[[Path], bool]) -> Path:
     process = start(
         "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint,
         "--data", str(ratings), "--epochs", "100000", *flags, cwd=tmp_path,
     )  # fmt: skip
     wait_for(lambda: when(tmp_path), what=when.__name__)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     return only_run_folder(tmp_path)
 
 
