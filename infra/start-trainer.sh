@@ -1,12 +1,13 @@
 #!/bin/sh
 # Starts the trainer of an uploaded run, detached, and returns at once.
-#   start-trainer.sh PYTHON BACKEND
+#   start-trainer.sh PYTHON BACKEND [OPTION…]
+# The options are passed on to `trainer train`.
 # Leaves in run/: log.txt (everything the trainer says), pid (leader of its session), exit (its status,
 # written last, by the trainer or, where it could not, from here).
 set -eu
 
-if [ $# -ne 2 ]; then
-  echo "usage: start-trainer.sh PYTHON BACKEND" >&2
+if [ $# -lt 2 ]; then
+  echo "usage: start-trainer.sh PYTHON BACKEND [OPTION...]" >&2
   exit 2
 fi
 cd "$(dirname "$0")/../.."
@@ -19,17 +20,21 @@ PYTHONPATH=$PWD/tree
 PYTHONUNBUFFERED=1
 JAX_PLATFORMS=$2
 export PYTHONPATH PYTHONUNBUFFERED JAX_PLATFORMS
+python=$1
+shift 2
 # A path set by the image would put other CUDA libraries before those of the wheels.
 unset LD_LIBRARY_PATH
 
 # In the background of a script setsid does not fork: $! leads the new session.
 setsid sh -c '
   status=0
-  "$1" -P -m trainer train --run-dir run || status=$?
+  python=$1
+  shift
+  "$python" -P -m trainer train --run-dir run "$@" || status=$?
   if [ ! -e run/exit ]; then
     echo "$status" > run/.exit.new
     mv run/.exit.new run/exit
   fi
-' trainer "$1" < /dev/null >> run/log.txt 2>&1 &
+' trainer "$python" "$@" < /dev/null >> run/log.txt 2>&1 &
 echo $! > run/.pid.new
 mv run/.pid.new run/pid

@@ -5,10 +5,11 @@ house; boto3, SSH and terminals are unknown here.
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import (
@@ -24,16 +25,17 @@ from orchestrator.errors import (
 )
 from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
 from orchestrator.fetch import fetch
-from orchestrator.launch import launch, record_of
+from orchestrator.launch import launch, records_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.money import Bill
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
-from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machine
+from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machines
 from orchestrator.remote import follow, prepare, start_training, stop_training
 from orchestrator.resources import Host
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
+from orchestrator.together import Crew, Node, Watch, naming_the_cause
 from orchestrator.upload import upload
 from orchestrator.wait import wait_until
 
@@ -105,8 +107,9 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
                 first_boot=first_boot,
                 tell=say,
             )
-        found.rental = remember_machine(folder, record_of(launched, plan, now=world.clock.now()))
-        _begin(plan, world, found.rental, gpus=launched.offer.gpus, telling=telling)
+        found.rental = remember_machines(folder, records_of(launched, plan, now=world.clock.now()))
+        gpus = launched.offer.gpus * plan.spec.nodes
+        _begin(plan, world, found.rental, gpus=gpus, telling=telling)
         if not detach:
             _finish(world, found, found.rental, telling=telling)
         found.detached = detach
@@ -119,7 +122,8 @@ def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> 
     found = _Found(rental)
 
     def story() -> None:
-        refuse_if_ended(world, rental)
+        for node in rental.nodes:
+            refuse_if_ended(world, node)
         _finish(world, found, rental, telling=telling)
 
     return _told(story, world, found=found, ledger=ledger, folder=rental.folder, telling=telling)
@@ -190,28 +194,23 @@ def _naming_what_is_left(folder: Path) -> Generator[None]:
 
 
 def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Telling) -> None:
-    """From the first SSH connection to the start of the trainer."""
-    host = rental.host
-    with telling.stage(Stage.CONNECT, f"waiting for SSH at {host.address}") as say:
-        session = connected(world, host)
-        say(f"{host.user}@{host.address}, host key as pinned")
-    try:
-        _prepare_and_start(plan, session, root=rental.root, gpus=gpus, telling=telling)
-    finally:
-        session.close()
+    """From the first SSH connections to the start of the trainers; `gpus` are those of all machines."""
+    places = ", ".join(node.host.address for node in rental.nodes)
+    with telling.stage(Stage.CONNECT, f"waiting for SSH at {places}") as say:
+        crew = Crew.dialled(rental, lambda host: connected(world, host))
+        say(f"{rental.host.user}@{places}, host key as pinned")
+    with closing(crew):
+        _prepare_and_start(plan, crew, gpus=gpus, telling=telling)
 
 
 def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
     """From the start of the trainer to the last verified artifact."""
     try:
-        status = _followed(world, rental, telling=telling)
+        _followed(world, rental, telling=telling)
     except OverBudget:
         with telling.stage(Stage.FETCH, "stopping the trainer and bringing home what there is") as say:
             found.artifacts = _salvaged(world, rental, say)
         raise
-    if status != 0:
-        last = _last_words(rental.folder / "log.txt")
-        raise TrainingFailed(f"the trainer ended with status {status}: {last}")
     with telling.stage(Stage.FETCH, "bringing the results home") as say:
         session = connected(world, rental.host)
         try:
@@ -220,20 +219,37 @@ def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) ->
             session.close()
 
 
-def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
+def _followed(world: World, rental: Rental, *, telling: Telling) -> None:
+    """To the good end of the training."""
+
+    def check(node: Rental) -> None:
+        refuse_if_ended(world, node)
+
+    def watch() -> None:
+        _watch_budget(rental, world.clock.now())
+        others()
+
     def tell(message: str, progress: Progress | None) -> None:
         telling.say(Stage.TRAIN, message, progress and _with_cost(progress, rental, world.clock.now()))
 
-    with telling.stage(Stage.TRAIN, "training"), (rental.folder / "log.txt").open("ab") as log:
-        return follow(
+    log_path = rental.folder / "log.txt"
+    with (
+        telling.stage(Stage.TRAIN, "training") as say,
+        naming_the_cause(rental, connect=world.connect, check=check, tell=say),
+        closing(Watch(rental, connect=world.connect, clock=world.clock, check=check)) as others,
+        log_path.open("ab") as log,
+    ):
+        status = follow(
             world.connect,
             rental.host,
             root=rental.root,
             clock=world.clock,
             log=log,
             tell=tell,
-            watch=lambda: _watch_budget(rental, world.clock.now()),
+            watch=watch,
         )
+        if status != 0:
+            raise TrainingFailed(f"the trainer ended with status {status}: {_last_words(log_path)}")
 
 
 def _with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
@@ -277,19 +293,26 @@ def refuse_if_ended(world: World, rental: Rental) -> None:
         raise InstanceDied(f"{name} is {seen.state}{reason}, and gone is what was not brought home")
 
 
-def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, telling: Telling) -> None:
+def _prepare_and_start(plan: Plan, crew: Crew, *, gpus: int, telling: Telling) -> None:
+    files = job_files(plan, gpus=gpus)
+
+    def tell(node: Node, message: str, progress: Progress | None) -> None:
+        # What the first machine gets, the others get.
+        if node.number == 0:
+            telling.say(Stage.UPLOAD, message, progress)
+
     with telling.stage(Stage.UPLOAD, f"{len(plan.manifest.files)} files"):
-        upload(
-            session,
-            plan.manifest,
-            root=root,
-            extra=job_files(plan, gpus=gpus),
-            tell=lambda message, progress: telling.say(Stage.UPLOAD, message, progress),
+        crew.each(
+            lambda node: upload(
+                node.session, plan.manifest, root=node.rental.root, extra=files, tell=partial(tell, node)
+            )
         )
     with telling.stage(Stage.PREPARE, "finding or making the Python environment") as say:
-        environment = prepare(session, root)
-        say(environment.note)
-        start_training(session, root, environment)
+        environments = crew.each(lambda node: prepare(node.session, node.rental.root))
+        say(environments[0].note)
+        crew.each(
+            lambda node: start_training(node.session, node.rental.root, environments[node.number], options=node.group)
+        )
 
 
 def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:

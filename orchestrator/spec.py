@@ -41,8 +41,10 @@ class RunSpec(_Strict):
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
     instance_types: tuple[_InstanceType, ...] = ()
     """Acceptable types, best first; empty: whatever has `gpus` and `gpu_memory_gib`."""
+    nodes: Annotated[int, Field(ge=1, le=32)] = 1
+    """So many machines of one type and in one zone, which train as one."""
     gpus: Annotated[int, Field(ge=1)] | None = None
-    """At least so many."""
+    """At least so many in a machine."""
     gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
     """At least so much on each."""
     market: Literal["on_demand", "spot", "cheapest"] = "on_demand"

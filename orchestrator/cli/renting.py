@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     BatchSize,
     Config,
     Data,
+    Detach,
     DryRun,
     Epochs,
     Fallback,
@@ -29,6 +30,7 @@ from orchestrator.cli.options import (
     MockCloud,
     MustFit,
     NetworkOption,
+    Nodes,
     Output,
     Project,
     Recommendations,
@@ -51,6 +53,7 @@ _FLAGS = {
     "network": "network",
     "ami": "image",
     "instance_type": "instance_types",
+    "nodes": "nodes",
     "gpus": "gpus",
     "gpu_memory": "gpu_memory_gib",
     "market": "market",
@@ -81,6 +84,7 @@ def launch_and_train(
     network: NetworkOption = None,
     ami: Ami = None,
     instance_type: InstanceTypes = None,
+    nodes: Nodes = None,
     gpus: Gpus = None,
     gpu_memory: GpuMemory = None,
     market: MarketOption = None,
@@ -97,9 +101,7 @@ def launch_and_train(
     max_usd: MaxUsd = None,
     max_usd_per_hour: MaxUsdPerHour = None,
     must_fit: MustFit = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")
-    ] = False,
+    detach: Detach = False,
     yes: Yes = False,
     as_json: AsJson = False,
     mock_cloud: MockCloud = None,
@@ -134,6 +136,7 @@ def plan(
     network: NetworkOption = None,
     ami: Ami = None,
     instance_type: InstanceTypes = None,
+    nodes: Nodes = None,
     gpus: Gpus = None,
     gpu_memory: GpuMemory = None,
     market: MarketOption = None,
@@ -174,6 +177,7 @@ def offers(
     network: NetworkOption = None,
     ami: Ami = None,
     instance_type: InstanceTypes = None,
+    nodes: Nodes = None,
     gpus: Gpus = None,
     gpu_memory: GpuMemory = None,
     market: MarketOption = None,
@@ -246,8 +250,8 @@ def sweep(
 ) -> None:
     """List everything in the account that carries this tool's tag, ask, and delete it."""
     from orchestrator.errors import UsageError
-    from orchestrator.report.outcome import teardown_json, teardown_text
     from orchestrator.events import TeardownReport
+    from orchestrator.report.outcome import teardown_json, teardown_text
     from orchestrator.verbs import leftovers, sweep_away
     from orchestrator.worlds import Where
 

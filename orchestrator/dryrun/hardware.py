@@ -67,9 +67,10 @@ _HOSTS_OWN = ("apt", "apt-get", "dpkg", "snap", "mount", "umount", "reboot", "sy
 class Hardware:
     """A machine's folders and processes. Nothing of it is left after `cut_power`."""
 
-    def __init__(self, folder: Path, machine_id: str) -> None:
+    def __init__(self, folder: Path, machine_id: str, *, devices: int) -> None:
         self._folder = folder
         self._machine_id = machine_id
+        self._devices = devices
         self._leaders: set[int] = set()
         self._off = False
         self.home = folder / "home"
@@ -89,7 +90,7 @@ class Hardware:
         note.write_text(f"python={sys.executable}\nbackend=cpu\n", encoding="utf-8")
 
     def environment(self) -> Mapping[str, str]:
-        """What every command finds: nothing of ours, no AWS, eight CPU devices in place of GPUs."""
+        """What every command finds: nothing of ours, no AWS, CPU devices in place of GPUs."""
         return {
             "PATH": f"{self._bin}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.home),
@@ -98,7 +99,7 @@ class Hardware:
             "SHELL": "/bin/sh",
             "LANG": "C.UTF-8",
             "TMPDIR": str(self._folder / "tmp"),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={self._devices}",
             "JAX_PLATFORMS": "cpu",
             "CUDA_VISIBLE_DEVICES": "",
             "AWS_EC2_METADATA_DISABLED": "true",
