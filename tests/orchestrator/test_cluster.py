@@ -129,18 +129,23 @@ def test_both_are_asked_to_end_before_either_is_waited_for(cloud: AwsCloud, pair
     assert asked[:3] == ["terminate_instance", "terminate_instance", "instance"]
 
 
-def test_both_are_found_by_their_token_when_the_answer_was_lost(mock: MockedCloud, cloud: AwsCloud, pair: Rental):
+@pytest.mark.parametrize(
+    ("call", "running"), [("allow_members", 0), ("create_placement_group", 0), ("run_instances", 2)]
+)
+def test_an_interrupt_just_after_a_call_leaves_nothing(
+    mock: MockedCloud, cloud: AwsCloud, pair: Rental, call: str, running: int
+):
     def struck(name: str):
-        if name == "run_instances":
+        if name == call:
             raise KeyboardInterrupt
 
     pair.writer = Between(cloud, struck, after=True)
     with pytest.raises(KeyboardInterrupt):
         pair.launch()
-    assert len(instances(mock, pair)) == 2
+    assert len(instances(mock, pair)) == running
     pair.writer = cloud
     assert pair.teardown().survivors == ()
-    assert instances(mock, pair) == set()
+    assert left_over(mock, pair.plan.run_id) == set()
 
 
 def test_a_machine_alone_has_no_placement_group_and_asks_for_no_right_to_one(
