@@ -266,7 +266,7 @@ class _Compiled(NamedTuple):
 def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> _Compiled:
     mesh = make_mesh(settings.data_shards, jax.devices()[:devices])
     sparse = [layer.name for layer in spec.layers if layer.sparse]
-    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
+    is_local = rates_of(spec, settings).touches_rows_only(settings.data_shards)
     spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
     part = pace_of(spec.training, settings).batch_size // settings.data_shards
     arguments = abstract_arguments(spec, settings, mesh, capacity=capacity_of(math.ceil(shape.per_sample * part)))
