@@ -40,7 +40,6 @@ RATES = {
     OptimizerName.NESTEROV: (0.2, 0.05),
     OptimizerName.ADAGRAD: (0.05, 0.0),
     OptimizerName.RMSPROP: (0.01, 0.0),
-    OptimizerName.ADADELTA: (0.05, 0.0),
     OptimizerName.ADAM: (0.02, 0.0),
 }
 """Learning rate and weight decay."""
@@ -94,7 +93,7 @@ def check_equal(name: OptimizerName, mesh: tuple[int, int]) -> None:
         (OptimizerName.MOMENTUM, (1, 1)),
         (OptimizerName.NESTEROV, (1, 8)),
         (OptimizerName.ADAGRAD, (1, 2)),
-        (OptimizerName.ADADELTA, (1, 2)),
+        (OptimizerName.RMSPROP, (1, 2)),
         (OptimizerName.ADAM, (2, 4)),
     ],
     ids=str,
@@ -174,11 +173,10 @@ def test_killed_between_two_epochs_ends_it_ends_at_the_same_weights(
         np.testing.assert_array_equal(found, other)
 
 
-@pytest.mark.parametrize("name", [OptimizerName.NESTEROV, OptimizerName.ADAM])
-def test_a_steps_cost_does_not_grow_with_the_items_and_it_can_be_exported(name: OptimizerName) -> None:
+def test_a_steps_cost_does_not_grow_with_the_items_and_it_can_be_exported() -> None:
     def lowered(items: int) -> tuple[Any, Any]:
         width, settings = round_up(items), TrainSettings(batch_size=32)
-        optimizer = OptimizerSpec(name, weight_decay=RATES[name][1], lazy=True)
+        optimizer = OptimizerSpec(OptimizerName.ADAM, weight_decay=0.0, lazy=True)
         spec = chain((width, 128), hidden=(16,), optimizer=optimizer)
         spec = with_deals(spec, ["Input0"], shards=8, is_local=True)
         arguments = abstract_arguments(spec, settings, MESH, capacity=512)
