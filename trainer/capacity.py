@@ -283,7 +283,7 @@ def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devic
     mesh = _mesh(spec, settings, devices)
     sparse = [layer.name for layer in spec.layers if layer.sparse]
     shards = mesh.shape["data"]
-    is_local = rates_of(spec, settings).is_local and shards == 1
+    is_local = rates_of(spec, settings).touches_rows_only(shards)
     spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
     part = pace_of(spec.training, settings).batch_size // shards
     arguments = abstract_arguments(spec, settings, mesh, capacity=capacity_of(math.ceil(shape.per_sample * part)))

@@ -302,7 +302,7 @@ def _interrupted(progress: _Progress) -> Interrupted:
 
 def _dealt(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
     weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
-    is_local = rates_of(spec, settings).is_local and mesh.shape["data"] == 1
+    is_local = rates_of(spec, settings).touches_rows_only(mesh.shape["data"])
     return with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights, is_local=is_local)
 
 
