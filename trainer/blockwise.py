@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from trainer.dense import DenseBatch
 from trainer.losses import Shard
-from trainer.network_types import NetworkSpec
-from trainer.sparse import SparseBatch
+from trainer.network_types import LayerSpec, NetworkSpec
+from trainer.sparse import SampledBatch, SparseBatch
 
 Carry = TypeVar("Carry")
 
@@ -21,6 +21,28 @@ class Part(NamedTuple):
 
     params: Any
     opt_state: Any
+
+
+class Update(NamedTuple):
+    """What decides about an update besides the gradient."""
+
+    rate_scale: jax.Array
+    """Factor of the learning rate."""
+    before: jax.Array
+    """Summed loss of the batch at other layers."""
+    limit: jax.Array
+    """Summed loss above which the batch is left out."""
+
+
+class OutputPass(NamedTuple):
+    """What a pass over an Output layer has found."""
+
+    part: Part
+    losses: jax.Array
+    """[batch], the layer's weight and the samples' included."""
+    deltas: tuple[jax.Array, ...]
+    """By source, [batch, units]."""
+    regularization: jax.Array
 
 
 class Entries(NamedTuple):
@@ -82,6 +104,25 @@ def log_total_over(
 
     found = jax.lax.fori_loop(0, blocks, of_block, Total.none(len(start))).over_shards()
     return found.largest + jnp.log(found.total)
+
+
+def by_source(params: Any) -> list[Any]:
+    """Kernel and bias of each connection into an Output layer, in the order of its sources: a tree has its keys, which
+    are the connections' numbers, in the order of their digits.
+    """
+    return [params["outputs"][key] for key in sorted(params["outputs"], key=int)]
+
+
+def weighted(layer: LayerSpec, targets: SparseBatch | DenseBatch, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The cotangents of samples, and how much their losses count, [batch] each, by their weights."""
+    counted = targets.sample_mask * layer.loss_weight
+    return (cotangent, counted) if targets.weights is None else (cotangent * targets.weights, counted * targets.weights)
+
+
+def candidate_rows(targets: SampledBatch, rows: int) -> jax.Array:
+    """Which of a device's `rows` the slots of the candidates are, `rows` where they are none; within `shard_map`."""
+    local = targets.candidates.reshape(-1) - jax.lax.axis_index("model") * rows
+    return jnp.where((local >= 0) & (local < rows), local, rows)
 
 
 def targets_of(targets: SparseBatch | DenseBatch, block: jax.Array | int, blocks: int) -> SparseBatch | DenseBatch:

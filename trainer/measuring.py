@@ -16,8 +16,9 @@ from trainer.data.protocols import Split
 from trainer.ending import train_to_its_end
 from trainer.errors import DataError, NetworkError, SettingsError
 from trainer.evaluate import NetworkRecommender
+from trainer.fitting import training_data
 from trainer.inputs import attributes_of, fitted
-from trainer.job import Say, epoch_text, training_data
+from trainer.job import Say, epoch_text
 from trainer.meshing import mesh_for
 from trainer.metrics import KS, Measured, measured
 from trainer.network import read_network
@@ -144,6 +145,7 @@ def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mes
         validation=split.validation,
         stopping=stopping,
         again=None if whole is None else training_data(spec, whole, means.attributes),
+        attributes=means.attributes,
     )
     if trained.judged is not None or trained.fits:
         means.say(str(trained))

@@ -94,6 +94,8 @@ class JobSpec(_Strict):
     network: str = "network.json"
     min_devices: Annotated[int, Field(ge=1)] = 1
     """Refuse to train when JAX sees fewer devices than this."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """After an epoch a checkpoint is left if the last is so old: a machine that is lost costs about so much."""
     settings: TrainSettings = TrainSettings()
 
     @classmethod

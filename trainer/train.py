@@ -23,7 +23,7 @@ from trainer import checkpoint
 from trainer.data.batches import batch_size_of, sample_order
 from trainer.data.netcdf import Dataset
 from trainer.deal import ON_ACCELERATOR, ON_CPU, with_deals
-from trainer.errors import DevicesMissing, InputError, NonFiniteError
+from trainer.errors import DevicesMissing, InputError, Interrupted, NonFiniteError
 from trainer.feeding import Feed
 from trainer.filing import cache_folder
 from trainer.hosts import agreed, check_same, placed
@@ -79,12 +79,14 @@ class EpochReport:
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """Where a training leaves what it needs to go on after it was killed, and how often: after every `steps` steps
-    (0: never), and after epochs if the last is `seconds` old.
+    (0: never), and after epochs if the last is `seconds` old. Once it is `asked_to_end` it leaves one more and raises
+    `Interrupted`: after the step, or, of several processes, after the epoch, where they ask the first one.
     """
 
     folder: Path
     steps: int = 0
     seconds: float = 0.0
+    asked_to_end: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -157,7 +159,7 @@ def train(
                     loss=loss / samples,
                     regularization=decay / samples,
                     seconds=seconds,
-                    samples_per_second=(samples - before) / seconds,
+                    samples_per_second=max(samples - before, 0) / seconds,
                     seconds_left=(time.monotonic() - started) * (last - epoch) * (not over),
                     braked=int(braked),
                     judged=judged,
@@ -248,16 +250,25 @@ class _Saver:
         return _Progress(tree["state"], epoch, done, tree["sums"])
 
     def after_step(self, progress: _Progress, *, step: int) -> None:
-        if self._wanted is not None and self._wanted.steps and step % self._wanted.steps == 0:
+        if self._wanted is None:
+            return
+        asked = jax.process_count() == 1 and self._wanted.asked_to_end()
+        if asked or (self._wanted.steps and step % self._wanted.steps == 0):
             self._save(progress)
+        if asked:
+            raise _interrupted(progress)
 
     def after_epoch(self, progress: _Progress, *, over: bool) -> None:
-        # What follows a training that is done anew may take as long again.
-        if over and (self._stopper is None or not self._stopper.rule.refit):
+        if self._wanted is None:
             return
+        asked = agreed(self._wanted.asked_to_end())
+        # What follows a training that is done anew may take as long again.
+        ends = over and (self._stopper is None or not self._stopper.rule.refit)
         # Clocks differ between processes, and all save or none.
-        if self._wanted and agreed(over or time.monotonic() - self._last >= self._wanted.seconds):
+        if asked or (not ends and agreed(over or time.monotonic() - self._last >= self._wanted.seconds)):
             self._save(progress)
+        if asked and not over:
+            raise _interrupted(progress)
 
     def _save(self, progress: _Progress) -> None:
         if self._wanted is None:
@@ -269,6 +280,11 @@ class _Saver:
             tree |= {"kept": self._stopper.kept} if self._stopper.kept else {}
         checkpoint.save(self._wanted.folder, int(progress.state.step), tree, about=about)
         self._last = time.monotonic()
+
+
+def _interrupted(progress: _Progress) -> Interrupted:
+    after = f"{progress.done} steps of epoch {progress.epoch}" if progress.done else f"epoch {progress.epoch - 1}"
+    return Interrupted(f"asked to end, saved after {after}; begun again, the training goes on from there")
 
 
 def _dealt(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
