@@ -12,7 +12,7 @@ from orchestrator.errors import CommandFailed, RunFailed, TransferMismatch
 from orchestrator.ports import Session
 from orchestrator.resources import Artifact
 
-_OPTIONAL = frozenset({"titles.json", "features_attributes"})
+_OPTIONAL = frozenset({"titles.json", "features_attributes", "trials.jsonl", "trials.txt", "best.json"})
 """Artifacts that a good run may lack."""
 _LISTING = """\
 cd "$1" && shift || exit 1

@@ -70,8 +70,8 @@ def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, n
     is kept.
     """
     volume_gib = max(spec.volume_gib, facts.image.root_size_gib)
-    ordered = _ordered(spec, fits_of(facts.offers, needs, epochs=spec.settings.epochs), facts.offers)
-    fits = fits_of(ordered, needs, epochs=spec.settings.epochs)
+    ordered = _ordered(spec, fits_of(facts.offers, needs, epochs=spec.settings.epochs_in_all), facts.offers)
+    fits = fits_of(ordered, needs, epochs=spec.settings.epochs_in_all)
     large_enough = holding(ordered, fits, must_fit=spec.must_fit)
     offers = _affordable(spec, large_enough, volume_gib=volume_gib)
     first = offers[0].instance_type

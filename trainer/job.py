@@ -18,8 +18,8 @@ from trainer.errors import TrainerError
 from trainer.evaluate import evaluate
 from trainer.fitting import training_data
 from trainer.hosts import first_alone, is_first
-from trainer.inputs import Inputs, prepare
-from trainer.network import parameter_count, read_network
+from trainer.inputs import Inputs, prepare, read_candidates, without_open
+from trainer.network import parameter_count
 from trainer.network_file import write_network
 from trainer.pace import pace_of
 from trainer.predict import Ready, question_of, ranked, write_recommendations
@@ -30,6 +30,7 @@ from trainer.sparse import FeatureIndex
 from trainer.state import weights_of
 from trainer.stopping import Judged
 from trainer.train import Checkpoints, EpochReport, find_devices
+from trainer.tuning import tuned
 
 Say = Callable[[str], None]
 
@@ -43,8 +44,14 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
     """
     directory.write_status(Status(State.STARTING))
     job = JobSpec.read(directory.spec)
-    inputs = prepare(read_network(directory.path / job.network), directory.path / job.data, job.settings)
-    mesh = make_mesh(job.settings.data_shards, find_devices(job.min_devices))
+    network, settings = directory.path / job.network, job.settings
+    if settings.tune_trials:
+        settings = without_open(network, settings)
+    inputs = prepare(read_candidates(network, settings)[0], directory.path / job.data, settings)
+    mesh = make_mesh(settings.data_shards, find_devices(job.min_devices))
+    if settings.tune_trials:
+        directory.write_status(Status(State.TUNING))
+        inputs = tuned(inputs, network, job, directory.path, mesh=mesh, say=say)
     first_alone(lambda: _write_inputs(directory, inputs))
     say(_opening(inputs, mesh))
 
@@ -61,7 +68,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
         trained = train_to_its_end(
             inputs.spec,
             training_data(inputs.spec, inputs.training, inputs.attributes),
-            job.settings,
+            settings,
             mesh=mesh,
             tell=on_epoch,
             checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
@@ -76,7 +83,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
     epochs, judged = trained.epochs, _judged(trained.judged)
     directory.write_status(Status(State.PREDICTING, epochs, epochs, **judged))
     ready = Ready(inputs.spec, trained.state.params, mesh, trained.state.statistics, attributes=inputs.attributes)
-    _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
+    _measure_and_recommend(directory, inputs, ready, settings=settings, say=say)
     directory.write_status(Status(State.DONE, epochs, epochs, **judged))
 
 

@@ -14,6 +14,7 @@ class State(StrEnum):
     """What the trainer is doing."""
 
     STARTING = "starting"
+    TUNING = "tuning"
     TRAINING = "training"
     PREDICTING = "predicting"
     DONE = "done"

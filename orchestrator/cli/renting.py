@@ -11,6 +11,7 @@ from orchestrator.cli.options import (
     RUNS,
     SURVIVORS,
     Ami,
+    Analog,
     AsJson,
     BatchSize,
     Config,
@@ -20,12 +21,14 @@ from orchestrator.cli.options import (
     Fallback,
     GpuMemory,
     Gpus,
+    HalfLifeDays,
     HeldOut,
     InstanceTypes,
     MarketOption,
     MaxHours,
     MaxUsd,
     MaxUsdPerHour,
+    MinRating,
     MockCloud,
     MustFit,
     NetworkOption,
@@ -34,6 +37,8 @@ from orchestrator.cli.options import (
     Recommendations,
     Region,
     Run,
+    TuneMinutes,
+    TuneTrials,
     WaitCapacity,
     Yes,
     answering,
@@ -62,6 +67,11 @@ _FLAGS = {
     "epochs": "settings.epochs",
     "k": "settings.k",
     "held_out": "settings.held_out",
+    "tune_trials": "settings.tune_trials",
+    "tune_minutes": "settings.tune_minutes",
+    "min_rating": "settings.min_rating",
+    "analog": "settings.analog",
+    "half_life_days": "settings.half_life_days",
     "output": "output",
     "project": "project",
     "max_hours": "max_hours",
@@ -91,6 +101,11 @@ def launch_and_train(
     epochs: Epochs = None,
     k: Recommendations = None,
     held_out: HeldOut = None,
+    tune_trials: TuneTrials = None,
+    tune_minutes: TuneMinutes = None,
+    min_rating: MinRating = None,
+    analog: Analog = None,
+    half_life_days: HalfLifeDays = None,
     output: Output = None,
     project: Project = None,
     max_hours: MaxHours = None,
@@ -105,24 +120,7 @@ def launch_and_train(
     mock_cloud: MockCloud = None,
 ) -> None:
     """Rent a GPU machine, train there, bring the recommendations home, give everything back."""
-    from orchestrator.report.outcome import outcome_json, outcome_text
-    from orchestrator.report.standing import detached_text
-    from orchestrator.verbs import carry_out
-    from orchestrator.worlds import Where
-
-    with answering(as_json) as answer:
-        outcome = carry_out(
-            _spec(config, ctx.params),
-            Where(dry_run, mock_cloud),
-            stream=sys.stderr,
-            agree=asker("Rent this?", yes=yes),
-            quiet=as_json,
-            detach=detach,
-        )
-        answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
-        if outcome.error:
-            typer.echo(f"error: {outcome.error}", err=True)
-        raise typer.Exit(outcome.exit_status)
+    _carry_out(config, ctx.params)
 
 
 @app.command()
@@ -144,6 +142,11 @@ def plan(
     epochs: Epochs = None,
     k: Recommendations = None,
     held_out: HeldOut = None,
+    tune_trials: TuneTrials = None,
+    tune_minutes: TuneMinutes = None,
+    min_rating: MinRating = None,
+    analog: Analog = None,
+    half_life_days: HalfLifeDays = None,
     output: Output = None,
     project: Project = None,
     max_hours: MaxHours = None,
@@ -181,6 +184,11 @@ def offers(
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
+    tune_trials: TuneTrials = None,
+    tune_minutes: TuneMinutes = None,
+    min_rating: MinRating = None,
+    analog: Analog = None,
+    half_life_days: HalfLifeDays = None,
     max_hours: MaxHours = None,
     max_usd: MaxUsd = None,
     max_usd_per_hour: MaxUsdPerHour = None,
@@ -276,6 +284,28 @@ def mock_cloud(
 
     with answering(False):
         serve(port, scenario=scenario, ready=typer.echo)
+
+
+def _carry_out(config: Path | None, params: Mapping[str, Any]) -> None:
+    """The whole job, and its exit status."""
+    from orchestrator.report.outcome import outcome_json, outcome_text
+    from orchestrator.report.standing import detached_text
+    from orchestrator.verbs import carry_out
+    from orchestrator.worlds import Where
+
+    with answering(params["as_json"]) as answer:
+        outcome = carry_out(
+            _spec(config, params),
+            Where(params["dry_run"], params["mock_cloud"]),
+            stream=sys.stderr,
+            agree=asker("Rent this?", yes=params["yes"]),
+            quiet=params["as_json"],
+            detach=params["detach"],
+        )
+        answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
+        if outcome.error:
+            typer.echo(f"error: {outcome.error}", err=True)
+        raise typer.Exit(outcome.exit_status)
 
 
 def _spec(config: Path | None, params: Mapping[str, Any]) -> "RunSpec":
