@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.stats import qmc
 
+from trainer.content import wants_attributes
 from trainer.data.load import load_data
 from trainer.data.split import HeldOut
 from trainer.data.split_files import read_split
@@ -25,7 +26,7 @@ from trainer.ending import train_to_its_end
 from trainer.errors import InputError, NonFiniteError, SettingsError
 from trainer.filing import replacing
 from trainer.fitting import training_data
-from trainer.inputs import Inputs, fitted, without_open
+from trainer.inputs import Inputs, attributes_of, fitted, read_widest, without_open
 from trainer.jsontree import Node
 from trainer.network import network_of, read_network, read_tree
 from trainer.network_types import NetworkSpec
@@ -99,10 +100,12 @@ class Samples:
         return cls(training, validation, source, inputs.attributes)
 
     @classmethod
-    def taken_from(cls, data: Path, *, share: float, seed: int) -> Self:
-        """Validation samples taken out of a dataset."""
-        training, validation = hold_out_samples(load_data(data).dataset, share=share, seed=seed)
-        return cls(training, validation, data)
+    def taken_from(cls, data: Path, network: Path, *, share: float, seed: int) -> Self:
+        """Validation samples taken out of a dataset, with the attributes that `network` asks for."""
+        loaded, spec = load_data(data), read_widest(network)
+        training, validation = hold_out_samples(loaded.dataset, share=share, seed=seed)
+        wanted = wants_attributes((*spec.inputs, *spec.outputs))
+        return cls(training, validation, data, attributes_of(data, loaded.features) if wanted else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +257,10 @@ def _combinations(opened: Sequence[Open], seed: int, *, before: Sequence[Trial])
 def _check_ends(root: Node, opened: Sequence[Open], samples: Samples) -> None:
     """Refuse ends of ranges that no network can have, before hours are spent."""
     for values in corners(opened):
-        fitted(network_of(closed(root, values)), samples.training, samples.source, samples.attributes)
+        spec = network_of(closed(root, values))
+        if samples.attributes is None and wants_attributes((*spec.inputs, *spec.outputs)):
+            raise SettingsError(f"{samples.source}: the network wants attributes, which a split does not keep")
+        fitted(spec, samples.training, samples.source, samples.attributes)
 
 
 def _by_place(opened: Sequence[Open], values: Mapping[str, Any]) -> dict[tuple[str | int, ...], Any]:

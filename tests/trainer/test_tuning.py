@@ -13,6 +13,7 @@ from trainer_checkerboard import write_checkerboard
 from trainer_networks import mesh_of
 
 from trainer import tuning
+from trainer.content import PROFILES
 from trainer.data.given import Source, make_split
 from trainer.data.split_files import write_split
 from trainer.errors import InputError, NetworkError, SettingsError
@@ -45,7 +46,9 @@ RANGES = """
 
 @pytest.fixture(scope="module")
 def samples(folder: Path) -> Samples:
-    return Samples.taken_from(write_checkerboard(folder / "samples.txt"), share=0.2, seed=1)
+    network = folder / "ranges.json"
+    network.write_text(RANGES, encoding="utf-8")
+    return Samples.taken_from(write_checkerboard(folder / "samples.txt"), network, share=0.2, seed=1)
 
 
 def search(folder: Path, trials: int, *, ranges: str = RANGES, **own: Any) -> Search:
@@ -128,6 +131,9 @@ def test_an_end_that_no_network_has_is_refused_before_any_trial(
 ) -> None:
     with pytest.raises(NetworkError, match=r"\$\.Layers\[1\]\.Activation: .*Rela"):
         tuned(search(tmp_path, 1, ranges=RANGES.replace('"Relu"', '"Rela"')), samples)
+    ranges = RANGES.replace("gl_input", PROFILES)
+    with pytest.raises(SettingsError, match="the network wants attributes, which a split does not keep"):
+        tuned(search(tmp_path, 1, ranges=ranges), samples)
     with pytest.raises(SettingsError, match="metric: mrr is none"):
         tuned(search(tmp_path, 1, metric="mrr"), samples)
     assert instant == []

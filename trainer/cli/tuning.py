@@ -46,7 +46,7 @@ def tune(
 
     with answering():
         search = Search(network, out, trials, seed, minutes, metric)
-        samples = _samples(data, split, validation, seed)
+        samples = _samples((data, split), network, validation, seed)
         found = search_for(
             search, samples, mesh=make_mesh(1, find_devices()), say=lambda line: typer.echo(line, err=True)
         )
@@ -58,10 +58,12 @@ def tune(
                 typer.echo(f"the best network lies in {out / 'best.json'}", err=True)
 
 
-def _samples(data: Path | None, split: Path | None, validation: float | None, seed: int) -> "Samples":
+def _samples(places: tuple[Path | None, Path | None], network: Path, validation: float | None, seed: int) -> "Samples":
+    """Of data or of a split."""
     from trainer.errors import SettingsError
     from trainer.tuning import Samples
 
+    data, split = places
     share = 0.1 if validation is None else validation
     if not 0 < share < 1:
         raise SettingsError(f"--validation: {share:g} is no share; between 0 and 1 is wanted")
@@ -71,4 +73,4 @@ def _samples(data: Path | None, split: Path | None, validation: float | None, se
         return Samples.of_split(split)
     if data is None:
         raise SettingsError("data: either --data or --split is wanted")
-    return Samples.taken_from(data, share=share, seed=seed)
+    return Samples.taken_from(data, network, share=share, seed=seed)
