@@ -51,7 +51,7 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
     mesh = make_mesh(settings.data_shards, find_devices(job.min_devices))
     if settings.tune_trials:
         directory.write_status(Status(State.TUNING))
-        inputs = tuned(inputs, network, job, directory.path, mesh=mesh, say=say)
+        inputs = tuned(inputs, network, job, directory, mesh=mesh, say=say)
     first_alone(lambda: _write_inputs(directory, inputs))
     say(_opening(inputs, mesh))
 

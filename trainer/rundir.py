@@ -61,6 +61,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def tuning(self) -> Path:
+        """Folder of the trials, with the checkpoints, so that what keeps these keeps both."""
+        return self.checkpoints / "tuning"
+
+    @property
     def recommendations(self) -> Path:
         """Recommendations, in DSSTNE's format."""
         return self.path / "recs"

@@ -32,13 +32,14 @@ from trainer.network import network_of, read_network, read_tree
 from trainer.network_types import NetworkSpec
 from trainer.pace import EarlyStopping, metric_k, pace_of
 from trainer.ranges import Open, closed, corners, open_values
+from trainer.rundir import RunDirectory
 from trainer.settings import JobSpec, TrainSettings
 from trainer.sparse import SparseDataset
 from trainer.train import EpochReport, digest_of
 
 Say = Callable[[str], None]
 
-_BEST = "best.json"
+_JOURNAL, _TABLE, _BEST = "trials.jsonl", "trials.txt", "best.json"
 _MOST_TOLD = 10
 """Trials, the best first, that a job's log tells of."""
 _IDLE = {"tune_trials", "tune_minutes", "k", "report_every"}
@@ -159,20 +160,24 @@ def tune(search: Search, samples: Samples, *, mesh: Mesh, say: Say) -> list[Tria
     return trials
 
 
-def tuned(inputs: Inputs, network: Path, job: JobSpec, out: Path, *, mesh: Mesh, say: Say) -> Inputs:
+def tuned(inputs: Inputs, network: Path, job: JobSpec, directory: RunDirectory, *, mesh: Mesh, say: Say) -> Inputs:
     """A job's inputs with the best network of as many trials as it asks for of what `network` leaves open. `inputs` are
-    with any of its values; nothing that is held out is looked at.
+    with any of its values; nothing that is held out is looked at. Trials lie with the checkpoints, to go on from, and
+    in the run directory when they are done.
     """
     if jax.process_count() > 1:
         raise SettingsError("tune_trials: several processes that train as one cannot tune; tune on one machine first")
-    settings, source = without_open(network, job.settings), out / job.data
+    settings, source, out = without_open(network, job.settings), directory.path / job.data, directory.tuning
     minutes = settings.tune_minutes or float("inf")
     search = Search(network, out, settings.tune_trials, settings.seed, minutes, settings=settings, in_all=True)
     trials = tune(search, Samples.kept_from(inputs, source, seed=settings.seed), mesh=mesh, say=say)
+    for name in (_JOURNAL, _TABLE, _BEST):
+        if (out / name).exists():
+            directory.write(name, (out / name).read_text(encoding="utf-8"))
     for line in table(trials, most=_MOST_TOLD).splitlines():
         say(line)
     if not any(trial.state == "complete" for trial in trials):
-        raise InputError(f"{out / 'trials.jsonl'}: no trial came to its end; give tuning more time, or other ranges")
+        raise InputError(f"{out / _JOURNAL}: no trial came to its end; give tuning more time, or other ranges")
     spec = fitted(read_network(out / _BEST), inputs.loaded.dataset, source, inputs.attributes)
     return replace(inputs, spec=spec)
 
@@ -269,7 +274,7 @@ def _by_place(opened: Sequence[Open], values: Mapping[str, Any]) -> dict[tuple[s
 
 def _write_results(folder: Path, root: Node, opened: Sequence[Open], trials: Sequence[Trial]) -> None:
     """The table, and the best network."""
-    _write(folder / "trials.txt", table(trials) + "\n")
+    _write(folder / _TABLE, table(trials) + "\n")
     best = min(trials, key=lambda one: one.rank, default=None)
     if best is not None and best.state == "complete":
         network = closed(root, _by_place(opened, best.values))
@@ -293,7 +298,7 @@ class _Journal:
     """`trials.jsonl`: a line about the search, then one a trial, each on the disk before the next begins."""
 
     def __init__(self, folder: Path, head: Mapping[str, Any]) -> None:
-        self._path = folder / "trials.jsonl"
+        self._path = folder / _JOURNAL
         try:
             folder.mkdir(parents=True, exist_ok=True)
             whole = self._path.read_bytes() if self._path.exists() else b""

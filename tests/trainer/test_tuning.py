@@ -179,8 +179,8 @@ def test_a_job_tunes_then_trains_the_best_and_goes_on_where_it_was_killed(tmp_pa
 
         with nullcontext() if word == "never" else pytest.raises(Killed):
             run_job(RunDirectory(run), say=say)
-        lines.append((run / "trials.jsonl").read_text().splitlines())
-    assert lines[1] == lines[2]
+        lines.append((run / "checkpoints" / "tuning" / "trials.jsonl").read_text().splitlines())
+    assert lines[1] == lines[2] == (run / "trials.jsonl").read_text().splitlines()
     assert lines[1][:2] == lines[0]
     trials = [json.loads(line) for line in lines[2][1:]]
     assert [trial["trial"] for trial in trials] == [1, 2]
