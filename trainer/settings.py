@@ -125,5 +125,5 @@ class JobSpec(_Strict):
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"]) or "$"
     return f"{where}: {first['msg']} (given: {first['input']!r})"
