@@ -4,16 +4,14 @@ that teardown cannot find.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TypeVar
 
+from orchestrator.creating import Site, create, existing_one
 from orchestrator.errors import (
-    AlreadyExists,
-    CloudRefused,
     CloudUnavailable,
     InstanceDied,
     NoCapacity,
@@ -22,12 +20,11 @@ from orchestrator.errors import (
     RunFailed,
 )
 from orchestrator.keys import make_host_key, make_login_key
-from orchestrator.ledger import Ledger, LedgerEntry, open_entries
+from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter
 from orchestrator.record import KEY_FILE, MachineRecord
 from orchestrator.resources import (
-    MANAGED_BY,
     HostKeyPair,
     Instance,
     KeyPair,
@@ -40,8 +37,6 @@ from orchestrator.resources import (
 from orchestrator.user_data import fill_in
 from orchestrator.wait import wait_until
 
-_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Between repetitions of a call whose answer was lost, or that came too early."""
 _GROUP_VISIBLE_SECONDS = 60.0
 _VISIBLE_SECONDS = 120.0
 """EC2 may not know a new instance for so long."""
@@ -50,8 +45,6 @@ _ROUND_PAUSES_SECONDS = (15.0, 30.0, 60.0, 120.0, 300.0)
 """Between rounds of the offers while AWS has none of them; the last one again and again."""
 _POLL_SECONDS = 1.0
 _LOST_CAPACITY = "InsufficientInstanceCapacity"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,37 +59,10 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True)
-class _Site:
-    """What every step of a launch touches."""
-
-    plan: Plan
-    reader: CloudReader
-    writer: CloudWriter
-    ledger: Ledger
-    clock: Clock
-    tell: Callable[[str], None]
-
-    @property
-    def name(self) -> str:
-        """What group, key pair and instance of the run are called."""
-        return f"{MANAGED_BY}-{self.plan.run_id}"
-
-    @property
-    def tags(self) -> Mapping[str, str]:
-        """What everything the run creates is tagged with."""
-        return {
-            **run_tags(self.plan.run_id),
-            "owner": self.plan.account.arn,
-            "created-at": _moment(self.plan.created_at),
-            "expires-at": _moment(self.plan.expires_at),
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class _Order:
     """What every request of a round has in common."""
 
-    site: _Site
+    site: Site
     group: SecurityGroup
     key_pair: KeyPair
     user_data: str
@@ -136,7 +102,7 @@ def launch(
     is to be had, `InstanceDied` with EC2's reason if the instance ends by itself. What was created
     until then stands in `ledger`, and is not given back here.
     """
-    site = _Site(plan, reader, writer, ledger, clock, tell)
+    site = Site(plan, reader, writer, ledger, clock, tell)
     host_key = make_host_key()
     user_data = fill_in(first_boot, host_key, max_hours=float(plan.spec.max_hours))
     group = _group(site)
@@ -165,40 +131,11 @@ def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord
         launched_at=launched_at,
         ends_at=launched_at + timedelta(hours=float(plan.spec.max_hours)),
         max_usd=plan.spec.max_usd,
+        kept_in=plan.kept_in,
     )
 
 
-def admit_caller(
-    run_id: str,
-    entries: Sequence[LedgerEntry],
-    *,
-    reader: CloudReader,
-    writer: CloudWriter,
-    tell: Callable[[str], None],
-) -> None:
-    """Open the run's group to the present address too, if the caller has moved since the launch. Where the user
-    named a network of their own, nothing is opened.
-    """
-    group = next((entry for entry in open_entries(tuple(entries)) if entry.kind is Kind.SECURITY_GROUP), None)
-    opened = group.detail.get("ingress_cidr", "") if group else ""
-    if group is None or group.resource_id is None or not opened.endswith("/32"):
-        return
-    try:
-        now = f"{reader.caller_address()}/32"
-    except (CloudRefused, CloudUnavailable) as error:
-        tell(f"{error}; trying the machine all the same")
-        return
-    if now != opened:
-        writer.allow_ssh(group.resource_id, cidr=now, tags=run_tags(run_id))
-        tell(f"{group.resource_id} was open to {opened}, now to {now} too")
-
-
-def run_tags(run_id: str) -> Mapping[str, str]:
-    """The tags by which a run's things are found."""
-    return {"Name": f"{MANAGED_BY}-{run_id}", "managed-by": MANAGED_BY, "run-id": run_id}
-
-
-def _group(site: _Site) -> SecurityGroup:
+def _group(site: Site) -> SecurityGroup:
     plan, tags = site.plan, site.tags
     entry = site.ledger.intend(
         Kind.SECURITY_GROUP,
@@ -207,11 +144,11 @@ def _group(site: _Site) -> SecurityGroup:
         vpc_id=plan.placement.vpc_id,
         ingress_cidr=plan.ingress_cidr,
     )
-    group_id = _create(
+    group_id = create(
         site,
         entry,
         lambda: site.writer.create_security_group(site.name, vpc_id=plan.placement.vpc_id, tags=tags),
-        existing=lambda: _existing(site, Kind.SECURITY_GROUP),
+        existing=lambda: existing_one(site, Kind.SECURITY_GROUP),
     )
     site.ledger.created(entry, group_id)
 
@@ -231,28 +168,22 @@ def _group(site: _Site) -> SecurityGroup:
     )
 
 
-def _key_pair(site: _Site, folder: Path) -> KeyPair:
+def _key_pair(site: Site, folder: Path) -> KeyPair:
     made = make_login_key(folder / KEY_FILE, site.name)
     entry = site.ledger.intend(
         Kind.KEY_PAIR, name=made.name, account_id=site.plan.account.account_id, fingerprint=made.fingerprint
     )
-    fingerprint = _create(
+    fingerprint = create(
         site,
         entry,
         lambda: site.writer.import_key_pair(made.name, public_openssh=made.public_openssh, tags=site.tags),
-        existing=lambda: made.fingerprint if _existing(site, Kind.KEY_PAIR) else None,
+        existing=lambda: made.fingerprint if existing_one(site, Kind.KEY_PAIR) else None,
     )
     site.ledger.created(entry, made.name)
     return replace(made, fingerprint=fingerprint)
 
 
-def _existing(site: _Site, kind: Kind) -> str | None:
-    """Id of the resource of that name, if it carries this run's tag."""
-    ours = (found for found in site.reader.tagged(site.plan.run_id) if found.kind is kind)
-    return next((found.resource_id for found in ours if found.name == site.name), None)
-
-
-def _instance(site: _Site, group: SecurityGroup, key_pair: KeyPair, user_data: str) -> tuple[Instance, Offer]:
+def _instance(site: Site, group: SecurityGroup, key_pair: KeyPair, user_data: str) -> tuple[Instance, Offer]:
     """Go round the offers until one is to be had, once or for as long as the spec waits for capacity."""
     spec = site.plan.spec
     deadline = site.clock.now() + timedelta(minutes=float(spec.wait_capacity_minutes))
@@ -275,7 +206,7 @@ def _instance(site: _Site, group: SecurityGroup, key_pair: KeyPair, user_data: s
     )
 
 
-def _round(site: _Site, order: _Order, refused: dict[Way, str]) -> tuple[Instance, Offer] | None:
+def _round(site: Site, order: _Order, refused: dict[Way, str]) -> tuple[Instance, Offer] | None:
     """Try each offer once; `None` if AWS has none of them. What a quota refuses is written into `refused`, and its like
     not tried again; `QuotaExceeded` if nothing else is left.
     """
@@ -294,7 +225,7 @@ def _round(site: _Site, order: _Order, refused: dict[Way, str]) -> tuple[Instanc
     return None
 
 
-def _alike(site: _Site, offer: Offer, error: str) -> dict[Way, str]:
+def _alike(site: Site, offer: Offer, error: str) -> dict[Way, str]:
     """The ways that share the quota of the offer that was refused, and what to tell."""
     ways = tuple(dict.fromkeys(other.way for other in site.plan.offers))
     try:
@@ -307,7 +238,7 @@ def _alike(site: _Site, offer: Offer, error: str) -> dict[Way, str]:
     return {offer.way: told} | {way: told for way, other in quotas.items() if quota and other.code == quota.code}
 
 
-def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
+def _started(site: Site, offer: Offer, request: LaunchRequest) -> Instance:
     entry = site.ledger.intend(
         Kind.INSTANCE,
         name=site.name,
@@ -321,45 +252,13 @@ def _started(site: _Site, offer: Offer, request: LaunchRequest) -> Instance:
         volume_gib=str(request.volume_gib),
         max_hours=str(site.plan.spec.max_hours),
     )
-    instance = _create(site, entry, lambda: site.writer.run_instance(request), existing=lambda: None)
+    instance = create(site, entry, lambda: site.writer.run_instance(request), existing=lambda: None)
     site.ledger.created(entry, instance.instance_id)
     site.tell(f"{instance.instance_id}: {offer.text}")
     return instance
 
 
-def _create(site: _Site, entry: LedgerEntry, call: Callable[[], T], *, existing: Callable[[], T | None]) -> T:
-    """Call until an answer comes. A refusal is written down as such only if no answer was lost before it:
-    a lost one may have created the resource all the same.
-    """
-    lost = False
-    for pause in (*_PAUSES_SECONDS, None):
-        try:
-            return call()
-        except (CloudUnavailable, NotYetVisible) as error:
-            lost = lost or isinstance(error, CloudUnavailable)
-            if pause is None:
-                raise
-            site.tell(f"{error}; trying again")
-            site.clock.sleep(pause)
-        except AlreadyExists as error:
-            found = existing()
-            if found is None:
-                raise _not_ours(entry, error) from error
-            return found
-        except RunFailed as error:
-            if not lost:
-                site.ledger.failed(entry, str(error))
-            raise
-    raise AssertionError("the last repetition returns or raises")
-
-
-def _not_ours(entry: LedgerEntry, error: AlreadyExists) -> CloudRefused:
-    if entry.kind is Kind.INSTANCE:
-        return CloudRefused(f"{error}; the instance that has this token is not adopted, but torn down")
-    return CloudRefused(f"{error}; the {entry.kind} {entry.name} is not of this run: start the run again")
-
-
-def _running(site: _Site, started: Instance) -> Instance:
+def _running(site: Site, started: Instance) -> Instance:
     """The instance once it runs and has a public address."""
     known_by = site.clock.now() + timedelta(seconds=_VISIBLE_SECONDS)
 
@@ -394,7 +293,3 @@ def _token(plan: Plan, offer: Offer, number: int) -> str:
     """A client token of this run, offer and round only: the token of an instance that ended is spent."""
     told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market} {number}"
     return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _moment(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import UsageError
 from orchestrator.money import Meter
-from orchestrator.resources import Host
+from orchestrator.resources import BucketFolder, Host
 
 FILE_NAME = "run.json"
 LEDGER_FILE = "ledger.jsonl"
+PLAN_FILE = "plan.txt"
+"""The plan as it was shown."""
 KEY_FILE = "key.pem"
 """The private login key."""
 KNOWN_HOSTS = "known_hosts"
@@ -45,6 +47,8 @@ class MachineRecord(BaseModel):
     ends_at: datetime
     """When its own timer ends it."""
     max_usd: Decimal | None = None
+    kept_in: BucketFolder | None = None
+    """Where it puts what it makes; it then ends itself."""
 
 
 class RunRecord(BaseModel):

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 from orchestrator.errors import CommandFailed, HostUnreachable, TimedOut, TrainingFailed
+from orchestrator.events import Progress
 from orchestrator.ports import Clock, Connect, Session
-from orchestrator.resources import Host, Progress
+from orchestrator.resources import Host
 
 Tell = Callable[[str, Progress | None], None]
 
@@ -110,19 +111,21 @@ def follow(
     log: BinaryIO,
     tell: Tell,
     offset: int | None = None,
-    watch: Callable[[], None] = lambda: None,
+    watch: Callable[[], int | None] = lambda: None,
 ) -> int:
     """Follow a trainer to its end and return its exit status. Its log is added to `log`, which goes on
     where it ends, or from `offset`. A lost line is dialled again; `HostUnreachable` rises if the machine stays
     away for two minutes, `TrainingFailed` if the trainer has ended without a status, `CommandFailed` if none was
-    started. `watch` is called before every look; what it raises ends the following.
+    started. `watch` is called before every look; what it raises ends the following, and so does an exit status that it
+    has learnt elsewhere.
     """
     trail = _Trail(root, log, clock, tell, log.tell() if offset is None else offset)
     lost: datetime | None = None
     with contextlib.ExitStack() as line:
         session: Session | None = None
         while True:
-            watch()
+            if (learnt := watch()) is not None:
+                return learnt
             try:
                 if session is None:
                     session = connect(host)

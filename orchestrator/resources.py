@@ -283,112 +283,29 @@ class CommandResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file brought home and verified."""
+class BucketFolder:
+    """A folder of a bucket, and the region that the bucket is in."""
 
-    name: str
-    path: Path
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class TeardownReport:
-    """What became of everything the run created, as `kind resource_id` strings."""
-
-    deleted: tuple[str, ...] = ()
-    already_gone: tuple[str, ...] = ()
-    survivors: tuple[str, ...] = ()
-
-
-class Stage(StrEnum):
-    """Chapters of the story, in order."""
-
-    CHECK = "check"
-    PLAN = "plan"
-    LAUNCH = "launch"
-    CONNECT = "connect"
-    UPLOAD = "upload"
-    PREPARE = "prepare"
-    TRAIN = "train"
-    FETCH = "fetch"
-    TEARDOWN = "teardown"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a stage is. `done` and `total` are in `unit` ("bytes", "epochs")."""
-
-    done: float
-    total: float
-    unit: str
-    loss: float | None = None
-    samples_per_second: float | None = None
-    seconds_left: float | None = None
-    usd: Decimal | None = None
-    """What the machine has cost so far, and what it costs if only its timer ends it."""
-    usd_at_most: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing the story tells: a remark, or progress, or the start or end of a stage."""
-
-    at: datetime
-    stage: Stage
-    message: str
-    progress: Progress | None = None
-    ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StageTime:
-    """Seconds a stage took."""
-
-    name: Stage
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended, or, if `detached`, how it stood when it was left alone. `hours` is billed machine
-    time; metrics are the trainer's last values.
-    """
-
-    run_id: str
-    exit_status: int
-    directory: Path
-    artifacts: tuple[Artifact, ...]
-    metrics: Mapping[str, float]
-    hours: float
-    estimated_usd: Decimal
-    stages: tuple[StageTime, ...]
-    teardown: TeardownReport
-    error: str | None = None
-    left_until: datetime | None = None
-    """When the timer ends a machine that was left alone; `None`: it was given back."""
+    bucket: str
+    prefix: str
+    """Without slashes at its ends."""
+    region: str
 
     @property
-    def detached(self) -> bool:
-        """Whether the machine goes on without us."""
-        return self.left_until is not None
+    def url(self) -> str:
+        """`s3://NAME/PREFIX`."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def key(self, name: str) -> str:
+        """The key of an object in it."""
+        return f"{self.prefix}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a run stands. `state` is the trainer's word once it was started; before it `renting`; when the machine
-    cannot be asked, `out of reach`; when it has ended by itself, `machine gone`; at the end `given back`.
-    """
+class Stored:
+    """An object of a bucket."""
 
-    run_id: str
-    state: str
-    note: str = ""
-    machine: str = ""
-    """`i-… g6.xlarge in us-east-1a at 192.0.2.1`."""
-    progress: Progress | None = None
-    exit_status: int | None = None
-    """The trainer's."""
-    hours: float = 0.0
-    usd: Decimal = Decimal(0)
-    usd_at_most: Decimal = Decimal(0)
-    minutes_to_timer: float | None = None
+    size: int
+    etag: str
+    sha256: str | None
+    """As whoever put it there says, or S3 has reckoned; `None`: it is not known."""

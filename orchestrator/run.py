@@ -11,6 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
+from orchestrator import bucket
+from orchestrator.brought import last_words, read_metrics
 from orchestrator.errors import (
     HostUnreachable,
     InstanceDied,
@@ -20,24 +22,20 @@ from orchestrator.errors import (
     OverBudget,
     RunFailed,
     SurvivorsLeft,
+    TimedOut,
     TrainingFailed,
 )
+from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
 from orchestrator.fetch import fetch
+from orchestrator.keeping import orders
 from orchestrator.launch import launch, record_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.money import Bill
 from orchestrator.plan import Plan
-from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
+from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session, Storage
 from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machine
 from orchestrator.remote import follow, prepare, start_training, stop_training
-from orchestrator.resources import (
-    Artifact,
-    Host,
-    Outcome,
-    Progress,
-    Stage,
-    TeardownReport,
-)
+from orchestrator.resources import Host
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
 from orchestrator.upload import upload
@@ -60,6 +58,7 @@ ARTIFACTS = (
 """What a good run brings home."""
 CHECKPOINTS = "checkpoints.tar"
 """What a stopped one may bring besides, to go on from."""
+FETCHED = (*ARTIFACTS, CHECKPOINTS)
 
 _CONNECT_LIMIT_SECONDS = 300.0
 _CONNECT_EVERY_SECONDS = 1.0
@@ -69,12 +68,13 @@ _GIVING_BACK_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run touches. A dry run differs from a real one in these four values only."""
+    """What a run touches. A dry run differs from a real one in these five values only."""
 
     reader: CloudReader
     writer: CloudWriter
     connect: Connect
     clock: Clock
+    storage: Storage
 
 
 @dataclass(slots=True)
@@ -85,6 +85,8 @@ class _Found:
     artifacts: tuple[Artifact, ...] = ()
     error: OrchestratorError | None = None
     detached: bool = False
+    ended_at: datetime | None = None
+    """When the machine ended itself, if it did."""
 
     @property
     def left_alone(self) -> bool:
@@ -128,7 +130,7 @@ def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> 
     found = _Found(rental)
 
     def story() -> None:
-        refuse_if_ended(world, rental)
+        _refuse_if_lost(world, found, rental, telling=telling)
         _finish(world, found, rental, telling=telling)
 
     return _told(story, world, found=found, ledger=ledger, folder=rental.folder, telling=telling)
@@ -137,6 +139,7 @@ def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> 
 def give_back(world: World, ledger: Ledger, *, folder: Path, telling: Telling) -> TeardownReport:
     """Tear down whatever a run's ledger and tags still name, and forget its keys once that is done."""
     with telling.stage(Stage.TEARDOWN, "giving everything back") as say:
+        bucket.date_own_end(world.reader, world.storage, ledger, folder)
         report = teardown(
             read_ledger(folder / LEDGER_FILE),
             reader=world.reader,
@@ -218,15 +221,31 @@ def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) ->
         with telling.stage(Stage.FETCH, "stopping the trainer and bringing home what there is") as say:
             found.artifacts = _salvaged(world, rental, say)
         raise
+    if status == 0 or rental.machine.kept_in is not None:
+        with telling.stage(Stage.FETCH, "bringing the results home") as say:
+            _bring_home(world, found, rental, say)
     if status != 0:
-        last = _last_words(rental.folder / "log.txt")
+        last = last_words(rental.folder / "log.txt")
         raise TrainingFailed(f"the trainer ended with status {status}: {last}")
-    with telling.stage(Stage.FETCH, "bringing the results home") as say:
-        session = connected(world, rental.host)
+
+
+def _bring_home(world: World, found: _Found, rental: Rental, say: Callable[[str], None]) -> None:
+    """What a training that has ended left: from the bucket, where there is one, else from the machine."""
+    kept_in = rental.machine.kept_in
+    if kept_in is not None:
         try:
-            found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say)
-        finally:
-            session.close()
+            kept = bucket.wait_for_kept(world.storage, kept_in, clock=world.clock)
+        except TimedOut as error:
+            say(f"{error}; asking the machine itself")
+        else:
+            found.ended_at = kept.ended_at
+            found.artifacts = bucket.bring_kept(world.storage, kept_in, kept, FETCHED, into=rental.folder, tell=say)
+            return
+    session = connected(world, rental.host)
+    try:
+        found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say)
+    finally:
+        session.close()
 
 
 def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
@@ -241,8 +260,21 @@ def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
             clock=world.clock,
             log=log,
             tell=tell,
-            watch=lambda: _watch_budget(rental, world.clock.now()),
+            watch=_watching(world, rental),
         )
+
+
+def _watching(world: World, rental: Rental) -> Callable[[], int | None]:
+    """What to look at beside the machine: what it costs, and the bucket into which it has put everything when it ends
+    itself.
+    """
+    kept = rental.machine.kept_in and bucket.Watch(world.storage, rental.machine.kept_in, world.clock)
+
+    def watch() -> int | None:
+        _watch_budget(rental, world.clock.now())
+        return kept.exit_status() if kept else None
+
+    return watch
 
 
 def _with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
@@ -266,7 +298,7 @@ def _salvaged(world: World, rental: Rental, say: Callable[[str], None]) -> tuple
         session = world.connect(rental.host)
         try:
             stop_training(session, rental.root)
-            return fetch(session, rental.root, (*ARTIFACTS, CHECKPOINTS), into=rental.folder, tell=say, partial=True)
+            return fetch(session, rental.root, FETCHED, into=rental.folder, tell=say, partial=True)
         finally:
             session.close()
     except RunFailed as error:
@@ -286,6 +318,23 @@ def refuse_if_ended(world: World, rental: Rental) -> None:
         raise InstanceDied(f"{name} is {seen.state}{reason}, and gone is what was not brought home")
 
 
+def _refuse_if_lost(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
+    """Raises `InstanceDied` unless the machine runs, or has kept everything in a bucket. Where it ended too early, what
+    it had put there is brought home.
+    """
+    kept_in = rental.machine.kept_in
+    try:
+        refuse_if_ended(world, rental)
+    except InstanceDied as error:
+        if kept_in is None:
+            raise
+        if bucket.kept_run(world.storage, kept_in) is not None:
+            return
+        with telling.stage(Stage.FETCH, f"bringing home what lies in {kept_in.url}") as say:
+            found.artifacts = bucket.bring_what_there_is(world.storage, kept_in, FETCHED, into=rental.folder, tell=say)
+        raise InstanceDied(f"{error}; what it had put into {kept_in.url} was brought home") from error
+
+
 def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, telling: Telling) -> None:
     with telling.stage(Stage.UPLOAD, f"{len(plan.manifest.files)} files"):
         upload(
@@ -302,16 +351,18 @@ def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, te
 
 
 def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
-    """The trainer's side of the contract: `run/spec.json` and `run/network.json`."""
+    """The trainer's side of the contract: `run/spec.json` and `run/network.json`; and what to do with a bucket."""
     job = {
         "data": f"../data/{_data_name(plan)}",
         "network": "network.json",
         "min_devices": max(1, gpus),
         "settings": plan.spec.settings.model_dump(exclude_none=True),
     }
+    kept_in = plan.kept_in
     return {
         "run/spec.json": json.dumps(job, indent=1).encode(),
         "run/network.json": plan.spec.network.read_bytes(),
+        **({"run/bucket.json": orders(kept_in, names=ARTIFACTS, checkpoints=CHECKPOINTS)} if kept_in else {}),
     }
 
 
@@ -319,25 +370,6 @@ def _data_name(plan: Plan) -> str:
     """Name of the one file or folder under `data/`."""
     (name,) = {file.destination.parts[1] for file in plan.manifest.files if file.destination.parts[0] == "data"}
     return name
-
-
-def read_metrics(path: Path) -> Mapping[str, float]:
-    """The last value of each name in `metrics.jsonl`; nothing where there is no such file. A line
-    that cannot be read is passed over, since a run may have ended in the middle of one.
-    """
-    metrics: dict[str, float] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            report = json.loads(line)
-            metrics[report["name"]] = float(report["value"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return metrics
-
-
-def _last_words(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "its log is empty"
 
 
 def _outcome(
@@ -350,7 +382,7 @@ def _outcome(
             f"could not confirm that these are gone: {left}; run `orchestrator down {run_id}`",
             report.survivors,
         )
-    rent = found.rental.meter.until(world.clock.now()) if found.rental else Bill(0.0, Decimal(0))
+    rent = found.rental.meter.until(found.ended_at or world.clock.now()) if found.rental else Bill(0.0, Decimal(0))
     return Outcome(
         run_id=run_id,
         exit_status=0 if error is None else error.exit_status,
@@ -363,4 +395,5 @@ def _outcome(
         teardown=report,
         error=None if error is None else str(error),
         left_until=found.rental.machine.ends_at if found.left_alone and found.rental else None,
+        kept_in=found.rental.machine.kept_in.url if found.rental and found.rental.machine.kept_in else None,
     )

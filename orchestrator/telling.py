@@ -4,8 +4,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from orchestrator.events import Event, Progress, Stage, StageTime
 from orchestrator.ports import Clock
-from orchestrator.resources import Event, Progress, Stage, StageTime
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from trainer.errors import NetworkError, SettingsError
 from trainer.filing import replacing
 from trainer.fitting import training_data
 from trainer.inputs import attributes_of
+from trainer.meshing import mesh_for
 from trainer.model import to_weights
 from trainer.network import read_network
 from trainer.network_file import read_network_file
@@ -203,7 +204,7 @@ def _trained(
     found = layer_datasets((*network.inputs, *network.outputs), known, attributes)
     spec = resolve(network, found, found)
     given = training_data(spec, known, attributes)
-    mesh = make_mesh(settings.data_shards, find_devices())
+    mesh, _ = mesh_for(spec, settings, known.samples, find_devices())
     state = train_to_its_end(spec, given, settings, mesh=mesh, tell=tell, attributes=attributes).state
     return Ready(spec, state.params, mesh, state.statistics, attributes=attributes)
 

@@ -324,3 +324,23 @@ def _dealt_kernel(init: WeightInit, rng: jax.Array, rows: Deal, *, columns: int,
 
 def _initial_bias(init: WeightInit, units: Deal) -> jax.Array:
     return jnp.where(units.unit(jnp.arange(units.stored)) < units.units, jnp.float32(init.bias), 0.0)
+
+
+@jax.custom_vjp
+def scale_gradient(values: jax.Array, factor: float) -> jax.Array:
+    """`values` (any shape) as they are; their gradient is multiplied by `factor`: of a matrix used n times DSSTNE takes
+    the mean (spec 5.5).
+    """
+    del factor
+    return values
+
+
+def _scale_forward(values: jax.Array, factor: float) -> tuple[jax.Array, float]:
+    return values, factor
+
+
+def _scale_backward(factor: float, gradient: jax.Array) -> tuple[jax.Array, None]:
+    return gradient * factor, None
+
+
+scale_gradient.defvjp(_scale_forward, _scale_backward)

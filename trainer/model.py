@@ -28,6 +28,7 @@ from trainer.layers import (
     limit_deltas,
     matmul,
     of_length_one,
+    scale_gradient,
     stored_features,
 )
 from trainer.network_types import (
@@ -127,6 +128,11 @@ class Network(nnx.Module):
             elif layer.kind is not LayerKind.TARGET and (probes is None or layer.parts == 0):
                 said = self._compute(layer, batches, said, training)
         return said
+
+    def into(self, layer: LayerSpec) -> list[tuple[str, jax.Array, jax.Array]]:
+        """Source, kernel as `layout_of` has it and bias of every connection into a fully connected layer."""
+        leading = [pair for pair in enumerate(self.spec.connections) if pair[1].target.name == layer.name]
+        return [(one.source.name, self._kernel(number), self._bias(number, one)) for number, one in leading]
 
     def _read(self, layer: LayerSpec, batch: Batch, said: Forward, training: Training | None) -> None:
         if isinstance(batch, SparseBatch):
@@ -290,26 +296,6 @@ def group_of(connection: ConnectionSpec, shards: int) -> str:
     """The name under which a connection's parameters stand: `inputs`, `outputs` or `hidden`."""
     convolves = connection.target.type is LayerType.CONVOLUTIONAL
     return "hidden" if convolves else layout_of(connection, shards).group
-
-
-@jax.custom_vjp
-def scale_gradient(values: jax.Array, factor: float) -> jax.Array:
-    """`values` (any shape) as they are; their gradient is multiplied by `factor`: of a matrix used n times DSSTNE takes
-    the mean (spec 5.5).
-    """
-    del factor
-    return values
-
-
-def _scale_forward(values: jax.Array, factor: float) -> tuple[jax.Array, float]:
-    return values, factor
-
-
-def _scale_backward(factor: float, gradient: jax.Array) -> tuple[jax.Array, None]:
-    return gradient * factor, None
-
-
-scale_gradient.defvjp(_scale_forward, _scale_backward)
 
 
 def to_weights(spec: NetworkSpec, params: Mapping[str, Any], statistics: Mapping[str, Any]) -> Weights:

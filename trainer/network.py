@@ -65,11 +65,13 @@ from trainer.network_names import (
     NETWORK_KEYS,
     NETWORK_KINDS,
     NETWORK_SYNONYMS,
+    OPTIMIZER_KEYS,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
     SPEAKER,
 )
+from trainer.network_sampling import check_gram
 from trainer.network_training import read_training
 from trainer.network_types import (
     AUTO,
@@ -173,6 +175,8 @@ def network_of(root: Node, *, strict_dsstne: bool = False) -> NetworkSpec:
                 "a sampled Output needs sums of its own: no skips, normalisation, dropout, DeltaNorm, shared weights, "
                 "sparse Input as a source or layer that reads it, and no Clip"
             )
+        if layer.sampling.by is Negatives.GRAM:
+            check_gram(network, members, layer, node)
     if strict_dsstne:
         _refuse_extensions(members, network)
     return network
@@ -271,19 +275,7 @@ def _read_delta_boost(node: Node | None) -> DeltaBoost:
 def _read_optimizer(node: Node | None) -> OptimizerSpec | None:
     if node is None:
         return None
-    members = node.members(
-        [
-            "Name",
-            "LearningRate",
-            "WeightDecay",
-            "Momentum",
-            "Momentum2",
-            "Clip",
-            "Warmup",
-            "Schedule",
-            "Steps",
-        ]
-    )
+    members = node.members(OPTIMIZER_KEYS)
 
     def optional(name: str, high: float) -> float | None:
         child = members.get(name)

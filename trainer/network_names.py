@@ -40,6 +40,17 @@ NETWORK_KEYS = [
     "Precision",
     "Training",
 ]
+OPTIMIZER_KEYS = [
+    "Name",
+    "LearningRate",
+    "WeightDecay",
+    "Momentum",
+    "Momentum2",
+    "Clip",
+    "Warmup",
+    "Schedule",
+    "Steps",
+]
 NETWORK_SYNONYMS = {
     "LRN": "LocalResponseNormalization",
     "DataScaledMarginalCrossEntropy": "ScaledMarginalCrossEntropy",
@@ -147,7 +158,12 @@ OPTIMIZERS = {
     "Adam": OptimizerName.ADAM,
 }
 SCHEDULES = {"Constant": Schedule.CONSTANT, "Cosine": Schedule.COSINE}
-NEGATIVES = {"Uniform": Negatives.UNIFORM, "Popularity": Negatives.POPULARITY, "InBatch": Negatives.IN_BATCH}
+NEGATIVES = {
+    "Uniform": Negatives.UNIFORM,
+    "Popularity": Negatives.POPULARITY,
+    "InBatch": Negatives.IN_BATCH,
+    "Gram": Negatives.GRAM,
+}
 PRECISIONS = {"float32": False, "bfloat16": True}
 _CROSS_ENTROPIES = (
     ErrorFunction.CROSS_ENTROPY,

@@ -9,6 +9,9 @@ from typing import Final
 
 from trainer.closed_form import ClosedForm
 from trainer.loss_parameters import PLAIN, WHOLE, Contrast, Divergence
+from trainer.negatives import UNSAMPLED
+from trainer.negatives import Negatives as Negatives
+from trainer.negatives import Sampling as Sampling
 from trainer.pace import UNSTATED, TrainingSpec
 
 
@@ -195,25 +198,6 @@ class WeightInit:
     """Extension: biases begin at the log-odds of the features, `bias` is not used."""
 
 
-class Negatives(IntEnum):
-    """Extension: how the negatives of a sampled Output layer are drawn."""
-
-    NONE = 0
-    """All other units are negatives."""
-    UNIFORM = 1
-    POPULARITY = 2
-    IN_BATCH = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """Extension: an Output layer of which a step looks at some units only."""
-
-    by: Negatives = Negatives.NONE
-    count: int = 0
-    """Draws a step; 0 for `IN_BATCH`."""
-
-
 @dataclass(frozen=True, slots=True)
 class OptimizerSpec:
     """Extension: the optimizer a network asks for; `None` leaves a number to the settings."""
@@ -279,7 +263,7 @@ class LayerSpec:
     contrast: Contrast = PLAIN
     zero_diagonal: bool = False
     """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = UNSAMPLED
     closed_form: ClosedForm | None = None
     """Extension: of a Hidden layer; it is fitted, not trained."""
     analog: bool = False

@@ -23,7 +23,7 @@ from trainer.data.split import HeldOut
 from trainer.data.split_files import read_split
 from trainer.data.validation import can_hold_out, hold_out_features, hold_out_samples
 from trainer.ending import train_to_its_end
-from trainer.errors import InputError, NonFiniteError, SettingsError
+from trainer.errors import InputError, Interrupted, NonFiniteError, SettingsError
 from trainer.filing import replacing
 from trainer.fitting import training_data
 from trainer.inputs import Inputs, attributes_of, fitted, read_widest, without_open
@@ -68,6 +68,8 @@ class Search:
     """Of every trial, but for the seed."""
     in_all: bool = False
     """The minutes of earlier calls count, too: killed and called again it ends at the same trials."""
+    asked_to_end: Callable[[], bool] = lambda: False
+    """After an epoch it then raises `Interrupted`; called again, it begins that trial anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,16 @@ def tune(search: Search, samples: Samples, *, mesh: Mesh, say: Say) -> list[Tria
     return trials
 
 
-def tuned(inputs: Inputs, network: Path, job: JobSpec, directory: RunDirectory, *, mesh: Mesh, say: Say) -> Inputs:
+def tuned(
+    inputs: Inputs,
+    network: Path,
+    job: JobSpec,
+    directory: RunDirectory,
+    *,
+    mesh: Mesh,
+    say: Say,
+    asked_to_end: Callable[[], bool] = lambda: False,
+) -> Inputs:
     """A job's inputs with the best network of as many trials as it asks for of what `network` leaves open. `inputs` are
     with any of its values; nothing that is held out is looked at. Trials lie with the checkpoints, to go on from, and
     in the run directory when they are done.
@@ -169,7 +180,7 @@ def tuned(inputs: Inputs, network: Path, job: JobSpec, directory: RunDirectory, 
         raise SettingsError("tune_trials: several processes that train as one cannot tune; tune on one machine first")
     settings, source, out = without_open(network, job.settings), directory.path / job.data, directory.tuning
     minutes = settings.tune_minutes or float("inf")
-    search = Search(network, out, settings.tune_trials, settings.seed, minutes, settings=settings, in_all=True)
+    search = Search(network, out, settings.tune_trials, settings.seed, minutes, "", settings, True, asked_to_end)
     trials = tune(search, Samples.kept_from(inputs, source, seed=settings.seed), mesh=mesh, say=say)
     for name in (_JOURNAL, _TABLE, _BEST):
         if (out / name).exists():
@@ -210,6 +221,8 @@ def _tried(spec: NetworkSpec, search: Search, samples: Samples, mesh: Mesh, befo
     def tell(report: EpochReport) -> None:
         if report.judged is not None:
             curve.append(report.judged.value)
+        if search.asked_to_end():
+            raise Interrupted(f"asked to end after {len(before)} trials; begun again, the tuning goes on from there")
         if _is_behind(curve, [trial.curve for trial in before]):
             raise _Behind
 

@@ -12,8 +12,10 @@ from orchestrator.cli.options import (
     SURVIVORS,
     Ami,
     Analog,
+    Answer,
     AsJson,
     BatchSize,
+    Bucket,
     Config,
     Data,
     DryRun,
@@ -23,6 +25,7 @@ from orchestrator.cli.options import (
     Gpus,
     HalfLifeDays,
     HeldOut,
+    InstanceProfile,
     InstanceTypes,
     MarketOption,
     MaxHours,
@@ -48,8 +51,10 @@ from orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.events import Outcome
     from orchestrator.resources import Tagged
     from orchestrator.spec import RunSpec
+    from orchestrator.worlds import Where
 
 _FLAGS = {
     "data": "data",
@@ -62,6 +67,8 @@ _FLAGS = {
     "fallback": "fallback",
     "wait_capacity": "wait_capacity_minutes",
     "max_usd_per_hour": "max_usd_per_hour",
+    "bucket": "bucket",
+    "instance_profile": "instance_profile",
     "region": "region",
     "batch_size": "settings.batch_size",
     "epochs": "settings.epochs",
@@ -96,6 +103,8 @@ def launch_and_train(
     market: MarketOption = None,
     fallback: Fallback = None,
     wait_capacity: WaitCapacity = None,
+    bucket: Bucket = None,
+    instance_profile: InstanceProfile = None,
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -120,7 +129,13 @@ def launch_and_train(
     mock_cloud: MockCloud = None,
 ) -> None:
     """Rent a GPU machine, train there, bring the recommendations home, give everything back."""
-    _carry_out(config, ctx.params)
+    from orchestrator.worlds import Where
+
+    with answering(as_json) as answer:
+        outcome = _carried_out(
+            _spec(config, ctx.params), Where(dry_run, mock_cloud), yes=yes, quiet=as_json, detach=detach, answer=answer
+        )
+        raise typer.Exit(outcome.exit_status)
 
 
 @app.command()
@@ -137,6 +152,8 @@ def plan(
     market: MarketOption = None,
     fallback: Fallback = None,
     wait_capacity: WaitCapacity = None,
+    bucket: Bucket = None,
+    instance_profile: InstanceProfile = None,
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -254,8 +271,8 @@ def sweep(
 ) -> None:
     """List everything in the account that carries this tool's tag, ask, and delete it."""
     from orchestrator.errors import UsageError
+    from orchestrator.events import TeardownReport
     from orchestrator.report.outcome import teardown_json, teardown_text
-    from orchestrator.resources import TeardownReport
     from orchestrator.verbs import leftovers, sweep_away
     from orchestrator.worlds import Where
 
@@ -286,26 +303,17 @@ def mock_cloud(
         serve(port, scenario=scenario, ready=typer.echo)
 
 
-def _carry_out(config: Path | None, params: Mapping[str, Any]) -> None:
-    """The whole job, and its exit status."""
+def _carried_out(spec: "RunSpec", where: "Where", *, yes: bool, quiet: bool, detach: bool, answer: Answer) -> "Outcome":
     from orchestrator.report.outcome import outcome_json, outcome_text
     from orchestrator.report.standing import detached_text
     from orchestrator.verbs import carry_out
-    from orchestrator.worlds import Where
 
-    with answering(params["as_json"]) as answer:
-        outcome = carry_out(
-            _spec(config, params),
-            Where(params["dry_run"], params["mock_cloud"]),
-            stream=sys.stderr,
-            agree=asker("Rent this?", yes=params["yes"]),
-            quiet=params["as_json"],
-            detach=params["detach"],
-        )
-        answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
-        if outcome.error:
-            typer.echo(f"error: {outcome.error}", err=True)
-        raise typer.Exit(outcome.exit_status)
+    agree = asker("Rent this?", yes=yes)
+    outcome = carry_out(spec, where, stream=sys.stderr, agree=agree, quiet=quiet, detach=detach)
+    answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
+    if outcome.error:
+        typer.echo(f"error: {outcome.error}", err=True)
+    return outcome
 
 
 def _spec(config: Path | None, params: Mapping[str, Any]) -> "RunSpec":

@@ -3,6 +3,7 @@ for it, and which client token made it. Time passes in `advance`; moto's objects
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from orchestrator.dryrun.hardware import MACHINES
 from orchestrator.dryrun.images import MockedImage
 from orchestrator.dryrun.machine import Machine, MachineOrder
 from orchestrator.dryrun.scenario import Scenario
+from orchestrator.dryrun.storage import machine_settings
 from orchestrator.dryrun.wire import Answer
 
 PENDING, RUNNING, ENDING, TERMINATED, STOPPED = "pending", "running", "shutting-down", "terminated", "stopped"
@@ -36,6 +38,8 @@ class Launch:
     vcpus: int
     first_boot: FirstBoot
     launched_at: float
+    has_profile: bool = False
+    """Whether the machine has rights of its own."""
     state: str = PENDING
     ended_at: float = 0.0
     ended_by: str = ""
@@ -70,12 +74,13 @@ class TokenUse:
 class Estate:
     """All launches of all regions. Not thread-safe: the cloud holds one lock around it."""
 
-    def __init__(self, folder: Path, fleet: Fleet, scenario: Scenario) -> None:
+    def __init__(self, folder: Path, fleet: Fleet, scenario: Scenario, *, endpoint: Callable[[], str]) -> None:
         self.scenario = scenario
         self.tokens: dict[str, TokenUse] = {}
         self.regions: set[str] = set()
         self._folder = folder
         self._fleet = fleet
+        self._endpoint = endpoint
         self._launches: list[Launch] = []
 
     def backend(self, region: str) -> Any:
@@ -196,6 +201,7 @@ class Estate:
             public_key=pair.public_key if pair is not None else "",
             first_boot=launch.first_boot,
             scenario=self.scenario,
+            settings=machine_settings(self._endpoint()) if launch.has_profile else {},
         )
 
     def _agree(self, launch: Launch) -> None:

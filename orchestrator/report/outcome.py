@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.events import Artifact, Outcome, TeardownReport
 from orchestrator.report.units import bytes_text, seconds_text
-from orchestrator.resources import Artifact, Outcome, TeardownReport
 
 _SAMPLES_SHOWN = 3
 _ITEMS_SHOWN = 5
@@ -22,6 +22,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "error": outcome.error,
         "detached": outcome.detached,
         "left_until": outcome.left_until.isoformat() if outcome.left_until else None,
+        "kept_in": outcome.kept_in,
         "artifacts": artifacts_json(outcome.artifacts),
         "metrics": dict(outcome.metrics),
         "hours": round(outcome.hours, 4),

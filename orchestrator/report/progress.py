@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
+from orchestrator.events import Event, Progress, Stage
 from orchestrator.report.units import amount, bytes_text, seconds_text
-from orchestrator.resources import Event, Progress, Stage
 
 _QUIET_INTERVAL = timedelta(seconds=5)
 

@@ -10,6 +10,7 @@ import yaml
 from rentals import QUICK, REGION, Between, Rental, aws, left_over, rental
 
 from orchestrator import launch as launching
+from orchestrator.admission import admit_caller
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.dryrun.first_boot import read_user_data
@@ -23,7 +24,7 @@ from orchestrator.errors import (
     TimedOut,
 )
 from orchestrator.keys import make_host_key
-from orchestrator.launch import Launched, admit_caller, record_of
+from orchestrator.launch import Launched, record_of
 from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.packaged import packaged
 from orchestrator.record import Rental as MachineRental

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.events import Artifact, Event, Outcome, Progress, Stage, StageTime, TeardownReport
 from orchestrator.report.outcome import outcome_json, outcome_text, teardown_text
 from orchestrator.report.progress import progress, progress_text
 from orchestrator.report.units import bytes_text, seconds_text
-from orchestrator.resources import Artifact, Event, Outcome, Progress, Stage, StageTime, TeardownReport
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

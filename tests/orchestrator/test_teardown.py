@@ -10,8 +10,9 @@ from rentals import QUICK, REGION, Between, Rental, aws, left_over, rental
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.errors import AlreadyGone, CloudUnavailable, NotYetVisible
+from orchestrator.events import TeardownReport
 from orchestrator.ledger import open_entries, read_ledger
-from orchestrator.resources import Account, Instance, Kind, TeardownReport
+from orchestrator.resources import Account, Instance, Kind
 from orchestrator.teardown import sweep
 
 NUMBER = count(1)
@@ -51,6 +52,19 @@ def test_everything_is_given_back_in_reverse_order_and_the_ledger_is_closed(mock
     assert (report.already_gone, report.survivors) == ((), ())
     assert left_over(mock, rented.plan.run_id) == set()
     assert open_entries(read_ledger(rented.path)) == ()
+
+
+def test_every_instance_is_asked_to_end_before_one_is_waited_for(rented: Rental, cloud: AwsCloud, tmp_path: Path):
+    rented.launch()
+    (tmp_path / "other").mkdir()
+    other = rental(cloud, tmp_path / "other", f"run-{next(NUMBER)}").launch()
+    rented.ledger.created(rented.ledger.intend(Kind.INSTANCE, name="second"), other.instance.instance_id)
+    calls: list[str] = []
+    rented.reader = rented.writer = Between(cloud, calls.append)
+    assert kinds(rented.teardown().deleted).count("instance") == 2
+    asked = [call for call in calls if call in {"terminate_instance", "instance"}]
+    assert asked[:3] == ["terminate_instance", "terminate_instance", "instance"]
+    assert asked.count("terminate_instance") == 2
 
 
 def test_a_second_teardown_finds_nothing_to_do(mock: MockedCloud, rented: Rental):

@@ -33,4 +33,6 @@ def test_a_shipped_network_is_accepted_and_trains_two_epochs(path: Path, tmp_pat
 
 
 def test_there_are_networks_of_every_kind() -> None:
-    assert {"movielens", "multi-dae", "multi-vae", "linear", "large-catalogue"} <= {path.stem for path in SHIPPED}
+    assert {"movielens", "multi-dae", "multi-vae", "linear", "large-catalogue", "gram"} <= {
+        path.stem for path in SHIPPED
+    }
