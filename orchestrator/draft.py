@@ -74,4 +74,4 @@ def _inputs(spec: RunSpec) -> Inputs:
     data = local_data(spec.data, sha256=spec.data_sha256, cache=spec.output / "data")
     if not Path(data).exists():
         raise UsageError(f"{data}: no such data file or folder")
-    return check_inputs(spec.network, data)
+    return check_inputs(spec.network, data, spec.settings)

@@ -12,7 +12,9 @@ from orchestrator.errors import CommandFailed, RunFailed, TransferMismatch
 from orchestrator.events import Artifact
 from orchestrator.ports import Session
 
-_OPTIONAL = frozenset({"titles.json", "features_attributes", "checkpoints.tar"})
+_OPTIONAL = frozenset(
+    {"titles.json", "features_attributes", "checkpoints.tar", "trials.jsonl", "trials.txt", "best.json"}
+)
 """Artifacts that a good run may lack."""
 _LISTING = """\
 cd "$1" && shift || exit 1

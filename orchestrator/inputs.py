@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import RunFailed, UsageError
 from orchestrator.fit import Need, Needs
-from orchestrator.spec import RunSpec
+from orchestrator.spec import RunSettings, RunSpec
 
 _USAGE = 2
 _LIMIT_SECONDS = 60.0
@@ -56,9 +56,10 @@ class Inputs:
     summary: InputSummary
 
 
-def check_inputs(network: Path, data: Path) -> Inputs:
-    """Have the trainer read both. `UsageError` carries its one line."""
-    answer = _trainer("check", "--network", str(network), "--data", str(data), "--json")
+def check_inputs(network: Path, data: Path, settings: RunSettings) -> Inputs:
+    """Have the trainer read both as `settings` say. `UsageError` carries its one line."""
+    stated = settings.model_dump_json(exclude_none=True)
+    answer = _trainer("check", "--network", str(network), "--data", str(data), "--settings", stated, "--json")
     try:
         return Inputs(network, data, InputSummary.model_validate_json(answer))
     except ValidationError as error:

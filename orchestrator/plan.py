@@ -72,7 +72,7 @@ def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, n
     is kept.
     """
     volume_gib = max(spec.volume_gib, facts.image.root_size_gib)
-    epochs, nodes = spec.settings.epochs, spec.nodes
+    epochs, nodes = spec.settings.epochs_in_all, spec.nodes
     ordered = _ordered(spec, fits_of(facts.offers, needs, epochs=epochs, nodes=nodes), facts.offers)
     fits = fits_of(ordered, needs, epochs=epochs, nodes=nodes)
     large_enough = holding(ordered, fits, must_fit=spec.must_fit)

@@ -14,6 +14,9 @@ ARTIFACTS = (
     "features_attributes",
     "samples_input",
     "titles.json",
+    "trials.jsonl",
+    "trials.txt",
+    "best.json",
     "metrics.jsonl",
     "log.txt",
 )

@@ -53,6 +53,17 @@ class RunSettings(_Strict):
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 12134
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    tune_trials: Annotated[int, Field(ge=0)] = 0
+    """Combinations of what the network leaves open that are tried before the best is trained."""
+    tune_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    analog: bool = False
+    half_life_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @property
+    def epochs_in_all(self) -> int | None:
+        """At most, those of trials too."""
+        return None if self.epochs is None else self.epochs * (1 + self.tune_trials)
 
 
 class RunSpec(_Strict):

@@ -17,8 +17,9 @@ from trainer.data.batches import batch_size_of, capacity_of
 from trainer.data.load import load_data
 from trainer.deal import ON_ACCELERATOR, deal_of, with_deals
 from trainer.errors import SettingsError
+from trainer.inputs import read_widest
 from trainer.meshing import Machine, choose, imbalance
-from trainer.network import parameter_count, read_network, resolve_shapes
+from trainer.network import parameter_count, resolve_shapes
 from trainer.network_closed_form import trained_part
 from trainer.network_names import OPTIMIZERS
 from trainer.network_types import NetworkSpec, OptimizerName, OptimizerSpec
@@ -71,7 +72,7 @@ class Question:
         """The question of a network file, and of `data`, which is read, or else of `given` items, samples and non-zeros
         a sample; `optimizer` replaces the network's own unless it is empty. `SettingsError` where something is missing.
         """
-        spec = read_network(network)
+        spec = read_widest(network)
         if optimizer:
             spec = replace(spec, optimizer=replace(spec.optimizer or OptimizerSpec(), name=_optimizer_name(optimizer)))
         if data is not None:

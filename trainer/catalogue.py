@@ -176,7 +176,9 @@ class _Blocks:
         return cls(head, ranking, first, *blocks_for(units, len(head.sources[0]), ranking.most))
 
     def at(self, block: jax.Array | int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Sums [batch, block], the units [block] they are of, and which of these there are and no block before had."""
+        """Sums [batch, block], divided by the layer's temperature, the units [block] they are of, and which of these
+        there are and no block before had.
+        """
         start = jnp.minimum(block * self.size, len(self.head.bias) - self.size)
         bias, kernels = jax.tree.map(
             lambda rows: jax.lax.dynamic_slice_in_dim(rows, start, self.size), (self.head.bias, self.head.kernels)
@@ -187,7 +189,8 @@ class _Blocks:
         )
         places = start + jnp.arange(self.size)
         ids = self.first + places
-        return sum(products, start=bias[None, :]), ids, (places >= block * self.size) & (ids < self.ranking.layer.width)
+        sums = sum(products, start=bias[None, :]) / self.ranking.layer.contrast.temperature
+        return sums, ids, (places >= block * self.size) & (ids < self.ranking.layer.width)
 
 
 def merged(found: Best, k: int) -> Best:

@@ -18,9 +18,9 @@ from trainer.errors import Interrupted, TrainerError
 from trainer.evaluate import evaluate
 from trainer.fitting import training_data
 from trainer.hosts import first_alone, is_first
-from trainer.inputs import Inputs, prepare
+from trainer.inputs import Inputs, prepare, read_candidates, without_open
 from trainer.meshing import mesh_for
-from trainer.network import parameter_count, read_network
+from trainer.network import parameter_count
 from trainer.network_file import write_network
 from trainer.pace import pace_of
 from trainer.predict import Ready, question_of, ranked, write_recommendations
@@ -30,6 +30,7 @@ from trainer.sparse import FeatureIndex
 from trainer.state import weights_of
 from trainer.stopping import Judged
 from trainer.train import Checkpoints, EpochReport, find_devices
+from trainer.tuning import tuned
 
 Say = Callable[[str], None]
 
@@ -41,9 +42,16 @@ def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], boo
     """
     directory.write_status(Status(State.STARTING))
     job = JobSpec.read(directory.spec)
-    inputs = prepare(read_network(directory.path / job.network), directory.path / job.data, job.settings)
+    network, settings = directory.path / job.network, job.settings
+    if settings.tune_trials:
+        settings = without_open(network, settings)
+    inputs = prepare(read_candidates(network, settings)[0], directory.path / job.data, settings)
     devices = find_devices(job.min_devices)
-    mesh, why = mesh_for(inputs.spec, job.settings, inputs.training.samples, devices)
+    if settings.tune_trials:
+        directory.write_status(Status(State.TUNING))
+        mesh, _ = mesh_for(inputs.spec, settings, inputs.training.samples, devices)
+        inputs = tuned(inputs, network, job, directory, mesh=mesh, say=say, asked_to_end=asked_to_end)
+    mesh, why = mesh_for(inputs.spec, settings, inputs.training.samples, devices)
     first_alone(lambda: _write_inputs(directory, inputs))
     say(_opening(inputs, mesh) + (f": {why}" if why else ""))
 
@@ -60,7 +68,7 @@ def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], boo
         trained = train_to_its_end(
             inputs.spec,
             training_data(inputs.spec, inputs.training, inputs.attributes),
-            job.settings,
+            settings,
             mesh=mesh,
             tell=on_epoch,
             checkpoints=Checkpoints(directory.checkpoints, seconds=job.checkpoint_seconds, asked_to_end=asked_to_end),
@@ -75,7 +83,7 @@ def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], boo
     epochs, judged = trained.epochs, _judged(trained.judged)
     directory.write_status(Status(State.PREDICTING, epochs, epochs, **judged))
     ready = Ready(inputs.spec, trained.state.params, mesh, trained.state.statistics, attributes=inputs.attributes)
-    _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
+    _measure_and_recommend(directory, inputs, ready, settings=settings, say=say)
     directory.write_status(Status(State.DONE, epochs, epochs, **judged))
 
 

@@ -16,11 +16,12 @@ from typing import Any
 from trainer.attach import resolve
 from trainer.content import wants_attributes
 from trainer.data.features import write_index
-from trainer.data.load import LoadedData, load_data
+from trainer.data.load import LoadedData
 from trainer.data.netcdf import read_datasets, write_dataset
 from trainer.data.retrieve import retrieve
+from trainer.data.weighing import Weighing, load_weighed
 from trainer.ending import train_to_its_end
-from trainer.errors import DataError, InputError
+from trainer.errors import DataError, InputError, SettingsError
 from trainer.meshing import mesh_for
 from trainer.network import read_network
 from trainer.network_file import write_network
@@ -32,6 +33,8 @@ from trainer.state import weights_of
 from trainer.train import EpochReport, TrainingData, find_devices
 
 _HERE = Path(__file__).resolve().parent
+_OF_JOBS = frozenset({"tune_trials", "tune_minutes", "min_rating", "analog", "half_life_days"})
+"""Settings of run directories alone."""
 
 
 def default_network() -> Path:
@@ -63,10 +66,12 @@ class Recommender:
         self._layers: dict[str, Path] = {}
         self._ready: Ready | None = None
 
-    def retrieve_dataset(self, url: str, *, sha256: str | None = None) -> Path:
-        """Fetch a dataset (URL or path; zip and tar.gz are unpacked) and read it; returns where it lies."""
+    def retrieve_dataset(self, url: str, *, sha256: str | None = None, weighing: Weighing | None = None) -> Path:
+        """Fetch a dataset (URL or path; zip and tar.gz are unpacked) and read it, its ratings as `weighing` says;
+        returns where it lies.
+        """
         path = retrieve(url, into=self.folder / "data", sha256=sha256)
-        self._loaded = load_data(path)
+        self._loaded = load_weighed(path, weighing or Weighing())
         self._layers, self._ready = {}, None
         return path
 
@@ -85,6 +90,11 @@ class Recommender:
         """Train on the two layers, as the network states where nothing is given; `settings` are further
         `TrainSettings`. Returns `gl.nc`.
         """
+        idle = sorted(_OF_JOBS & settings.keys())
+        if idle:
+            raise SettingsError(
+                f"{idle[0]}: only a job heeds it; retrieve_dataset takes a weighing, the verb tune tunes"
+            )
         spec = self._named_network()
         asked = TrainSettings.of(batch_size=batch_size, epochs=epochs, **settings)
         # Both layers come from the one dataset, so a batch is assembled only once.

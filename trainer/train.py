@@ -39,6 +39,10 @@ from trainer.stored import Stored, blocks
 _WORTH_KEEPING_SECONDS = 0.3
 _NAMES = {"name", "sample_names", "features"}
 """Of a dataset: what decides nothing."""
+_IDLE = frozenset(
+    ["report_every", "k", "held_out", "tune_trials", "tune_minutes", "min_rating", "analog", "half_life_days"]
+)
+"""Of settings: what decides nothing, or by the data and the network alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +328,7 @@ def _zeros(mesh: Mesh) -> StepReport:
 
 def _fingerprint(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, stopper: Stopper | None) -> str:
     """Of everything that decides the weights at a step, and which of them are kept."""
-    idle, pace = {"report_every", "k", "held_out", "batch_size", "epochs"}, pace_of(spec.training, settings)
+    idle, pace = {*_IDLE, "batch_size", "epochs"}, pace_of(spec.training, settings)
     asked = spec.optimizer or OptimizerSpec()
     # A training may be given more epochs than it had.
     epochs = pace.epochs if asked.schedule is Schedule.COSINE and not asked.steps else None

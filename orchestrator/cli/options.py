@@ -84,6 +84,24 @@ HeldOut = Annotated[
     float | None,
     typer.Option("--held-out", help="Fraction of each sample hidden from training, to measure with."),
 ]
+TuneTrials = Annotated[
+    int | None,
+    typer.Option(
+        "--tune-trials", min=1, help="Trials of what the network leaves open, before it is trained.", metavar="N"
+    ),
+]
+TuneMinutes = Annotated[
+    float | None, typer.Option("--tune-minutes", help="Begin no trial after M minutes of them.", metavar="M")
+]
+MinRating = Annotated[float | None, typer.Option("--min-rating", help="Leave lower ratings out.", metavar="R")]
+Analog = Annotated[
+    bool | None,
+    typer.Option("--analog/--indicator", help="Ratings are values, or mere signs.", show_default="indicator"),
+]
+HalfLifeDays = Annotated[
+    float | None,
+    typer.Option("--half-life-days", help="Halve a rating's value for each D days before the latest.", metavar="D"),
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", help="Where run folders are kept.", show_default="runs", metavar="DIR"),

@@ -88,6 +88,9 @@ def _training(plan: Plan, summary: InputSummary) -> list[str]:
     settings, stopping = plan.spec.settings, summary.early_stopping
     at_most = "at most " if stopping else ""
     lines = [f"batch {settings.batch_size}, {at_most}{settings.epochs} epochs, {settings.k} recommendations a sample"]
+    if settings.tune_trials:
+        limit = "" if settings.tune_minutes is None else f" in {settings.tune_minutes:g} minutes"
+        lines.append(f"before that {settings.tune_trials} trials of what the network leaves open{limit}")
     if stopping is not None:
         again = "; then as many epochs anew, on all samples" if stopping.refit else ""
         lines.append(f"stops early by {stopping.metric}{again}")

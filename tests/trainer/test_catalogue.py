@@ -10,6 +10,7 @@ import pytest
 from trainer_networks import batch_of, chain, dense, mesh_of, random_rows, with_layer
 
 from trainer.catalogue import blocks_for, can_be_split
+from trainer.loss_parameters import Contrast
 from trainer.network_types import (
     Activation,
     ErrorFunction,
@@ -115,9 +116,9 @@ def test_units_whose_outputs_are_equal_are_listed_by_id_though_their_sums_differ
 
 @pytest.mark.parametrize("multiplied", [False, True])
 def test_probabilities_are_over_the_units_of_all_blocks(multiplied: bool) -> None:
-    powers = np.exp(sums() - 50.0)
+    powers = np.exp((sums() - 50.0) / 2.0)
     scores = powers / powers.sum(axis=1, keepdims=True)
-    spec = network(Activation.SOFT_MAX, ErrorFunction.CROSS_ENTROPY)
+    spec = with_layer(network(Activation.SOFT_MAX, ErrorFunction.CROSS_ENTROPY), -1, contrast=Contrast(temperature=2.0))
     factors = np.where(dense(MULTIPLIED, OUTPUTS) > 0, dense(MULTIPLIED, OUTPUTS, values=FACTORS), 1.0)
     given = {"multiply": MULTIPLIED} if multiplied else {}
     _, found = recommended(spec, (2, 4), 20, **given)

@@ -87,12 +87,20 @@ def generate_netcdf(
 
 
 @app.command()
-def check(network: Network, data: Data, as_json: AsJson = False) -> None:
+def check(
+    network: Network,
+    data: Data,
+    settings: Annotated[
+        str, typer.Option("--settings", help="A run's settings, the JSON that spec.json has.", metavar="JSON")
+    ] = "{}",
+    as_json: AsJson = False,
+) -> None:
     """Say whether network and data can be used, without JAX and without a device."""
     from trainer.inputs import check as look
+    from trainer.settings import TrainSettings
 
     with answering():
-        found = look(network, data)
+        found = look(network, data, TrainSettings.of_json(settings))
         counts = (f"{found[name]:,} {name}" for name in ("samples", "features", "nnz", "parameters"))
         typer.echo(json.dumps(found) if as_json else ", ".join((*counts, _training_text(found))))
 
