@@ -3,6 +3,7 @@
 #   start-trainer.sh PYTHON BACKEND
 # Leaves in run/: log.txt (everything the trainer says), pid (leader of its session), exit (its status,
 # written last, by the trainer or, where it could not, from here).
+# Where run/data.json is, the data is fetched first (fetch_data.py).
 # Where run/bucket.json is, what the run makes is put into a bucket, and the machine then ends itself (bucket.py);
 # what that says lies in run/bucket.log.
 set -eu
@@ -38,7 +39,12 @@ setsid sh -c '
     "$1" -P tree/infra/bucket.py beside >> run/bucket.log 2>&1 &
   fi
   status=0
-  "$1" -P -m trainer train --run-dir run || status=$?
+  if [ -e run/data.json ]; then
+    "$1" -P tree/infra/fetch_data.py || status=$?
+  fi
+  if [ "$status" -eq 0 ]; then
+    "$1" -P -m trainer train --run-dir run || status=$?
+  fi
   if [ ! -e run/exit ]; then
     echo "$status" > run/.exit.new
     mv run/.exit.new run/exit

@@ -15,7 +15,7 @@ from trainer.data.split import hold_out
 from trainer.errors import DataError
 from trainer.network import parameter_count, read_network
 from trainer.network_types import LayerKind, NetworkSpec
-from trainer.pace import pace_of
+from trainer.pace import AUTO_BATCH, pace_of
 from trainer.settings import TrainSettings
 from trainer.sparse import FeatureIndex, SparseDataset
 
@@ -77,10 +77,19 @@ def fitted(
     return spec
 
 
-def check(network: Path, data: Path) -> dict[str, Any]:
+def check(network: Path, data: Path | None) -> dict[str, Any]:
     """Counts of samples, features, interactions and parameters, if network and data fit each other; and how the network
-    is trained where settings do not say.
+    is trained where settings do not say. Without data what it would tell is `None`.
     """
+    if data is None:
+        stated = read_network(network).training
+        pace = pace_of(stated, TrainSettings())
+        return {
+            **dict.fromkeys(("samples", "features", "nnz", "parameters")),
+            "batch_size": None if stated.batch_size == AUTO_BATCH else pace.batch_size,
+            "epochs": pace.epochs,
+            "early_stopping": pace.stopping and asdict(pace.stopping),
+        }
     inputs = prepare(read_network(network), data, TrainSettings())
     whole, pace = inputs.loaded.dataset, pace_of(inputs.spec.training, TrainSettings())
     return {

@@ -1,6 +1,7 @@
 """The plan, for people as aligned lines and for programs as one dictionary."""
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from orchestrator.inputs import InputSummary
@@ -30,9 +31,8 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
         ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else"),
         ("upload", f"{len(plan.manifest.files)} files, {bytes_text(plan.manifest.size)}"),
         *(("", line) for line in _groups(plan.manifest)),
-        ("data", f"{amount(summary.samples)} samples × {amount(summary.features)} features, "
-                 f"{amount(summary.nnz)} interactions"),
-        ("network", f"{spec.network.name}, {amount(summary.parameters)} parameters"),
+        ("data", _data_text(plan, summary)),
+        ("network", f"{spec.network.name}, {_parameters_text(summary)}"),
         *(("training" if place == 0 else "", line) for place, line in enumerate(_training(plan, summary))),
         *fit_rows(plan.fits),
         *(("note", note) for note in plan.notes),
@@ -67,6 +67,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
             ],
         },
         "inputs": summary.model_dump(),
+        "far_data": asdict(plan.far_data) if plan.far_data else None,
         "settings": plan.spec.settings.model_dump(),
         "fit": fits_json(plan.fits),
         "left_out": [_offer_json(one.offer) | {"reason": one.reason} for one in plan.left_out],
@@ -83,10 +84,25 @@ def _kept_text(plan: Plan) -> str:
     )
 
 
+def _data_text(plan: Plan, summary: InputSummary) -> str:
+    data = plan.far_data
+    if data is None:
+        samples, features, nnz = (amount(count or 0) for count in (summary.samples, summary.features, summary.nnz))
+        return f"{samples} samples × {features} features, {nnz} interactions"
+    seen = f"{bytes_text(data.size)}, ETag {data.etag}" if data.size is not None else "not looked at from here"
+    verified = f"SHA-256 {data.sha256[:12]}…" if data.sha256 else "no SHA-256"
+    return f"{data.url} ({seen}), fetched, verified ({verified}) and unpacked by the machine"
+
+
+def _parameters_text(summary: InputSummary) -> str:
+    return "as large as the data asks" if summary.parameters is None else f"{amount(summary.parameters)} parameters"
+
+
 def _training(plan: Plan, summary: InputSummary) -> list[str]:
     settings, stopping = plan.spec.settings, summary.early_stopping
     at_most = "at most " if stopping else ""
-    lines = [f"batch {settings.batch_size}, {at_most}{settings.epochs} epochs, {settings.k} recommendations a sample"]
+    batch = settings.batch_size or "by the data"
+    lines = [f"batch {batch}, {at_most}{settings.epochs} epochs, {settings.k} recommendations a sample"]
     if stopping is not None:
         again = "; then as many epochs anew, on all samples" if stopping.refit else ""
         lines.append(f"stops early by {stopping.metric}{again}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.options import AsJson, AskedBatchSize, Data, Network, answering, app, echo_bytes
+from trainer.cli.options import AsJson, AskedBatchSize, Network, answering, app, echo_bytes
 from trainer.flags import Required, flag_command
 
 
@@ -87,20 +87,28 @@ def generate_netcdf(
 
 
 @app.command()
-def check(network: Network, data: Data, as_json: AsJson = False) -> None:
+def check(
+    network: Network,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Ratings table, folder of one, or DSSTNE text; none: the network alone."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Say whether network and data can be used, without JAX and without a device."""
     from trainer.inputs import check as look
 
     with answering():
         found = look(network, data)
-        counts = (f"{found[name]:,} {name}" for name in ("samples", "features", "nnz", "parameters"))
+        names = ("samples", "features", "nnz", "parameters") if data else ()
+        counts = (f"{found[name]:,} {name}" for name in names)
         typer.echo(json.dumps(found) if as_json else ", ".join((*counts, _training_text(found))))
 
 
 def _training_text(found: dict[str, Any]) -> str:
-    stopping = found["early_stopping"]
+    stopping, batch = found["early_stopping"], found["batch_size"]
     ends = f", stops by {stopping['metric']}" if stopping else ""
-    return f"batch {found['batch_size']:,}, {found['epochs']:,} epochs{ends}"
+    return f"batch {f'{batch:,}' if batch else 'by the data'}, {found['epochs']:,} epochs{ends}"
 
 
 @app.command()
