@@ -107,7 +107,7 @@ def launch(
     user_data = fill_in(first_boot, host_key, max_hours=float(plan.spec.max_hours))
     group = _group(site)
     key_pair = _key_pair(site, folder)
-    tell(f"{group.group_id} open to {group.ingress_cidr}, key pair {key_pair.name}")
+    tell(f"{group.group_id} open to {group.ingress_cidr or 'nobody'}, key pair {key_pair.name}")
     instance, offer = _instance(site, group, key_pair, user_data)
     tell(f"{instance.instance_id} runs in {instance.zone} at {instance.public_ip}")
     return Launched(instance, offer, key_pair, host_key, group)
@@ -123,7 +123,7 @@ def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord
         instance_id=instance.instance_id,
         instance_type=offer.instance_type,
         zone=instance.zone,
-        address=instance.public_ip,
+        address=instance.instance_id if plan.spec.ssm else instance.public_ip,
         user=plan.image.ssh_user,
         host_key=launched.host_key.public_openssh,
         usd_per_hour=offer.usd_per_hour,
@@ -153,6 +153,8 @@ def _group(site: Site) -> SecurityGroup:
     site.ledger.created(entry, group_id)
 
     def opened() -> SecurityGroup | None:
+        if not plan.ingress_cidr:
+            return SecurityGroup(group_id, site.name, "")
         try:
             site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
         except NotYetVisible:

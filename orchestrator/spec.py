@@ -84,6 +84,8 @@ class RunSpec(_Strict):
     """Name of the profile that gives the machine AWS rights of its own; `None`: it has none."""
     bucket: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-]+)+$")] | None = None
     """`s3://NAME/PREFIX`: the machine puts there what it makes, below the run's id, and ends itself."""
+    ssm: bool = False
+    """Reach the machine through Session Manager: no port of it is open to anybody."""
     ingress_cidr: str | None = None
     """Who may reach port 22; `None`: the caller's address, /32."""
     account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
@@ -126,20 +128,22 @@ class RunSpec(_Strict):
             raise ValueError("data_on_machine wants data_sha256: nobody here sees what the machine fetches")
 
     def _check_profile(self) -> None:
-        """The machine uses buckets by its own rights."""
-        wanted: list[str] = []
+        """The machine uses buckets, and is found by Session Manager, by its own rights."""
+        wanted: dict[str, str] = {}
         if self.bucket is not None:
             place = BucketUrl.parse(self.bucket)
-            wanted += [f"Bucket={place.bucket}", f"BucketPrefix={place.prefix}"]
+            wanted["bucket"] = f"Bucket={place.bucket} BucketPrefix={place.prefix}"
         if self.data.startswith("s3://"):
             place = BucketUrl.parse(self.data)
-            wanted.append(f"DataObjects=arn:aws:s3:::{place.bucket}/{place.prefix}")
+            wanted["data at s3"] = f"DataObjects=arn:aws:s3:::{place.bucket}/{place.prefix}"
+        if self.ssm:
+            wanted["ssm"] = "SessionManager=true"
         if wanted and self.instance_profile is None:
             raise ValueError(
-                "the machine uses a bucket by the rights of an instance_profile: `aws cloudformation deploy "
+                f"{' and '.join(wanted)}: the machine needs an instance_profile for that: `aws cloudformation deploy "
                 f"--stack-name launch-and-train --region {self.region} --capabilities CAPABILITY_IAM --template-file "
-                f"infra/cloudformation/launch-and-train.yaml --parameter-overrides {' '.join(wanted)}` makes one, and "
-                "tells its name as MachineProfileName"
+                f"infra/cloudformation/launch-and-train.yaml --parameter-overrides {' '.join(wanted.values())}` "
+                "makes one, and tells its name as MachineProfileName"
             )
 
     @model_validator(mode="after")

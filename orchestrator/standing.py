@@ -33,7 +33,7 @@ from orchestrator.resources import Kind
 from orchestrator.run import ARTIFACTS, FETCHED, World, go_on, refuse_if_ended
 from orchestrator.stopping import stoppable
 from orchestrator.telling import Telling
-from orchestrator.worlds import door_of, world_at
+from orchestrator.worlds import door_of, tunnel_of, world_at
 
 Say = Callable[[str], None]
 
@@ -198,6 +198,8 @@ def ssh_command(run_name: str, *, output: Path, say: Say) -> tuple[str, ...]:
         "HostKeyAlgorithms": "ssh-ed25519",
         "HostKeyAlias": rental.host.address,
     }
+    if proxy := tunnel_of(rental.host, site.record.region, site.record.endpoint):
+        options["ProxyCommand"] = proxy
     flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     key = str(rental.host.private_path.resolve())
     return ("ssh", "-F", "/dev/null", "-i", key, *flags, "-p", str(port), f"{rental.host.user}@{address}")
@@ -263,9 +265,11 @@ def _line(site: _Site, rental: Rental, say: Say) -> Generator[Session]:
 def _refuse_if_not_started(site: _Site, rental: Rental, say: Say) -> None:
     """Nothing is torn down for a training that never began: somebody may be about to begin it."""
     try:
+        # One that has ended is not dialled: its address may be somebody else's by now.
+        refuse_if_ended(site.world, rental)
         with _line(site, rental, say) as session:
             look = look_at(session, rental.root)
-    except (HostUnreachable, TimedOut):
+    except (HostUnreachable, InstanceDied, TimedOut):
         return
     if not look.started:
         raise UsageError(

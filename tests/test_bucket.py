@@ -110,10 +110,11 @@ def test_a_run_kept_in_a_bucket_needs_nobody_until_it_is_brought_home(cloud: Moc
 
 def test_data_that_is_not_what_was_promised_ends_the_run_with_one_line(cloud: MockCloud, ratings: Path, tmp_path: Path):
     url = f"{cloud.endpoint}/checkip"
-    ended = launch(cloud, tmp_path, "--data", url, "--data-on-machine", "--data-sha256", "0" * 64)
+    ended = launch(cloud, tmp_path, "--data", url, "--data-on-machine", "--data-sha256", "0" * 64, "--ssm")
     assert ended.exit_status == 1
     (line,) = ended.error_lines
     assert f"{url}: has SHA-256" in line
+    assert "open to nobody" in ended.stderr
     assert ended.answer["teardown"]["survivors"] == []
     assert cloud.billable == []
 

@@ -77,6 +77,12 @@ InstanceProfile = Annotated[
     str | None,
     typer.Option("--instance-profile", help="What the machine itself may do in AWS.", metavar="NAME"),
 ]
+Ssm = Annotated[
+    bool | None,
+    typer.Option(
+        "--ssm/--no-ssm", help="Open no port: reach the machine through Session Manager.", show_default="no-ssm"
+    ),
+]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region.", show_default="us-east-1")]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Samples a step.", show_default="the file's, the network's, else 256")

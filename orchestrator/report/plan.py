@@ -11,6 +11,8 @@ from orchestrator.report.fit import fit_json, fit_rows, fits_json
 from orchestrator.report.units import amount, bytes_text, gib_text
 from orchestrator.resources import Manifest, Market, Offer
 
+_NOBODY = "nobody: it is reached through Session Manager, SSH inside that"
+
 
 def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) -> str:
     """What will be done, to what, at what price; the last line ends without a line feed."""
@@ -28,7 +30,7 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
         ),
         *([("rights", f"of the instance profile {spec.instance_profile}")] if spec.instance_profile else []),
         *([("kept in", line) for line in [_kept_text(plan)] if line]),
-        ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else"),
+        ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else" if plan.ingress_cidr else _NOBODY),
         ("upload", f"{len(plan.manifest.files)} files, {bytes_text(plan.manifest.size)}"),
         *(("", line) for line in _groups(plan.manifest)),
         ("data", _data_text(plan, summary)),
@@ -58,7 +60,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         "volume_gib": plan.volume_gib,
         "instance_profile": plan.spec.instance_profile,
         "kept_in": plan.kept_in.url if plan.kept_in else None,
-        "open_to": [{"protocol": "tcp", "port": 22, "cidr": plan.ingress_cidr}],
+        "open_to": [{"protocol": "tcp", "port": 22, "cidr": cidr} for cidr in (plan.ingress_cidr,) if cidr],
         "upload": {
             "bytes": plan.manifest.size,
             "files": [

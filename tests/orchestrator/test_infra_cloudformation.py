@@ -181,3 +181,16 @@ def test_data_elsewhere_may_be_read_by_machines_and_looked_at_by_the_caller(temp
     assert (reading["Action"], reading["Resource"]) == ("s3:GetObject", data)
     passing, looking = made["PassMachineRolePolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert (passing["Action"], looking["Action"], looking["Resource"]) == ("iam:PassRole", "s3:GetObject", data)
+
+
+def test_machines_without_an_open_port_are_reached_by_ssh_in_sessions_and_by_nothing_else(
+    template: dict[str, Any],
+) -> None:
+    made = Stack(template, SessionManager="true").resources
+    role = made["MachineRole"]["Properties"]
+    assert role["ManagedPolicyArns"] == ["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"]
+    assert role["Policies"] == []
+    _, machine, document = made["PassMachineRolePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert machine["Action"] == document["Action"] == "ssm:StartSession"
+    assert machine["Condition"] == {"StringEquals": {"ssm:resourceTag/managed-by": "launch-and-train"}}
+    assert document["Resource"].endswith("document/AWS-StartSSHSession")
