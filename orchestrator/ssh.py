@@ -59,15 +59,15 @@ _KILLED = 255
 _LOG_CHANNEL = "orchestrator.ssh"
 
 
-def connector(by: Dial | None = None) -> Connect:
-    """A `Connect` that reaches hosts by a dialler; `None`: plain TCP."""
+def connector(dial: Dial | None = None) -> Connect:
+    """A `Connect` that reaches hosts by `dial`; `None`: plain TCP."""
     logger = logging.getLogger(_LOG_CHANNEL)
     # Without a handler of its own paramiko's warnings would reach stderr through logging's last resort.
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
 
     def connect(host: Host) -> Session:
-        return _SshSession(_open(host, by or dial), host)
+        return _SshSession(_open(host, dial or dial_tcp), host)
 
     return connect
 
@@ -282,10 +282,10 @@ class _Talk:
         return receive(_CHUNK)
 
 
-def _open(host: Host, by: Dial) -> Connection:
+def _open(host: Host, dial: Dial) -> Connection:
     key = _private_key(host.private_path)
     try:
-        line = by(host.address, host.port, _DIAL_SECONDS)
+        line = dial(host.address, host.port, _DIAL_SECONDS)
     except OSError as error:
         raise HostUnreachable(f"nobody answers at {host.address}:{host.port} ({error})") from error
     _expect_answers(line)
@@ -362,7 +362,7 @@ def _public_key(kind: str, encoded: str) -> PKey:
     return PKey.from_type_string(kind, base64.b64decode(encoded))
 
 
-def dial(address: str, port: int, timeout_seconds: float) -> socket.socket:
+def dial_tcp(address: str, port: int, timeout_seconds: float) -> socket.socket:
     """Plain TCP."""
     line = socket.create_connection((address, port), timeout_seconds)
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -141,7 +141,7 @@ def bring(run_name: str, *, output: Path, partial: bool, stream: TextIO) -> tupl
     `TrainingFailed` if it has failed, once what there is was brought home.
     """
     site = _site(run_name, output)
-    rental = site.rental()
+    rental = _kept_rental(site) or site.rental()
     with progress(stream) as tell:
         telling = Telling(site.world.clock, tell)
         try:
@@ -163,6 +163,14 @@ def bring(run_name: str, *, output: Path, partial: bool, stream: TextIO) -> tupl
     return artifacts
 
 
+def _kept_rental(site: _Site) -> Rental | None:
+    """The machine that was given back, of a run that lies in a bucket."""
+    machine = site.record.machine
+    if machine is None or machine.kept_in is None or _without_machine(site) != "given back":
+        return None
+    return Rental(site.folder, site.record.run_id, machine)
+
+
 def _bring_from_bucket(
     site: _Site, rental: Rental, error: InstanceDied, *, partial: bool, telling: Telling
 ) -> tuple[Artifact, ...]:
@@ -177,7 +185,8 @@ def _bring_from_bucket(
         if kept is None:
             return bring_what_there_is(storage, kept_in, FETCHED, into=rental.folder, tell=say)
         artifacts = bring_kept(storage, kept_in, kept, FETCHED, into=rental.folder, tell=say)
-        say(f"the machine has ended itself; {_GIVE_BACK}")
+        if _without_machine(site) is None:
+            say(f"the machine has ended itself; {_GIVE_BACK}")
     if kept.exit_status != 0:
         raise TrainingFailed(f"the trainer failed (status {kept.exit_status}); what it left was brought home")
     return artifacts

@@ -23,7 +23,7 @@ from orchestrator.errors import HostUnreachable, UsageError
 from orchestrator.resources import Host
 from orchestrator.run import World
 from orchestrator.spec import RunSpec
-from orchestrator.ssh import connector, dial
+from orchestrator.ssh import connector, dial_tcp
 
 _STAND_IN = (sys.executable, "-P", "-m", "orchestrator.dryrun.plugin")
 
@@ -68,7 +68,7 @@ def real_world(region: str) -> World:
     """AWS with the caller's own credentials."""
     clients = real_clients(region)
     cloud = AwsCloud(clients)
-    return World(cloud, cloud, connector(tunnelling(clients, dial)), SystemClock(), AwsStorage(clients))
+    return World(cloud, cloud, connector(tunnelling(clients, dial_tcp)), SystemClock(), AwsStorage(clients))
 
 
 def dry_world(region: str, endpoint: str) -> World:

@@ -106,6 +106,8 @@ def test_a_run_kept_in_a_bucket_needs_nobody_until_it_is_brought_home(cloud: Moc
     ]
     assert deleted.at < books_closed_at(moved), "the machine cost nothing once it had ended itself"
     assert ask("status", str(moved), "--json").answer["state"] == "given back"
+    (moved / "recs").unlink()
+    assert ask("fetch", str(moved), "--json").answer["artifacts"] == fetched.answer["artifacts"]
 
 
 def test_data_that_is_not_what_was_promised_ends_the_run_with_one_line(cloud: MockCloud, ratings: Path, tmp_path: Path):
