@@ -20,6 +20,8 @@ from orchestrator.resources import BucketFolder, Host
 
 FILE_NAME = "run.json"
 LEDGER_FILE = "ledger.jsonl"
+PLAN_FILE = "plan.txt"
+"""The plan as it was shown."""
 KEY_FILE = "key.pem"
 """The private login key."""
 KNOWN_HOSTS = "known_hosts"

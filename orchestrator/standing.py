@@ -25,10 +25,10 @@ from orchestrator.events import Artifact, Outcome, Stage, Standing
 from orchestrator.fetch import fetch
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.ports import Session
-from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, Rental, RunRecord, find_run, remember_outcome
+from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, Rental, RunRecord, find_run
 from orchestrator.remote import Look, follow, look_at, progress_of, snapshot
-from orchestrator.report.outcome import outcome_json
 from orchestrator.report.progress import progress
+from orchestrator.report.summary import close_books
 from orchestrator.resources import Kind
 from orchestrator.run import ARTIFACTS, FETCHED, World, go_on, refuse_if_ended
 from orchestrator.stopping import stoppable
@@ -132,7 +132,7 @@ def attach(run_name: str, *, output: Path, stream: TextIO) -> Outcome:
         telling = Telling(site.world.clock, tell)
         _refuse_if_not_started(site, rental, lambda remark: telling.say(Stage.CONNECT, remark))
         outcome = go_on(rental, site.world, ledger=site.ledger, telling=telling)
-    remember_outcome(site.folder, outcome_json(outcome))
+    close_books(site.folder, outcome)
     return outcome
 
 

@@ -18,6 +18,8 @@ class State(StrEnum):
     PREDICTING = "predicting"
     DONE = "done"
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Asked to end before it was done; begun again in this directory, it goes on."""
 
 
 @dataclass(frozen=True, slots=True)

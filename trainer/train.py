@@ -25,7 +25,7 @@ from trainer.data.netcdf import Dataset
 from trainer.data.prefetch import prefetched
 from trainer.data.sampling import Sampler
 from trainer.deal import ON_ACCELERATOR, ON_CPU, Deal, deals_of, with_deals
-from trainer.errors import DevicesMissing, InputError, NonFiniteError
+from trainer.errors import DevicesMissing, InputError, Interrupted, NonFiniteError
 from trainer.filing import cache_folder
 from trainer.hosts import agreed, check_same, placed
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
@@ -81,12 +81,14 @@ class EpochReport:
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """Where a training leaves what it needs to go on after it was killed, and how often: after every `steps` steps
-    (0: never), and after epochs if the last is `seconds` old.
+    (0: never), and after epochs if the last is `seconds` old. Once it is `asked_to_end` it leaves one more and raises
+    `Interrupted`: after the step, or, of several processes, after the epoch, where they ask the first one.
     """
 
     folder: Path
     steps: int = 0
     seconds: float = 0.0
+    asked_to_end: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -121,7 +123,7 @@ def train(
     pace = pace_of(spec.training, settings)
     last = pace.epochs if until is None else min(until, pace.epochs)
     plain, spec = spec, _dealt(spec, data, settings, mesh)
-    samples, size = data.samples, batch_size_of(pace.batch_size, data.samples, settings.data_shards)
+    samples, size = data.samples, batch_size_of(pace.batch_size, data.samples, mesh.shape["data"])
     per_epoch = -(-samples // size)
     steps = per_epoch * pace.epochs
     deals = deals_of(spec, mesh.shape["model"])
@@ -141,7 +143,7 @@ def train(
             data.inputs,
             data.targets,
             batch_size=pace.batch_size,
-            shards=settings.data_shards,
+            shards=mesh.shape["data"],
             order=order[progress.done * size :],
             deals=deals,
             samplers=samplers,
@@ -170,7 +172,7 @@ def train(
                     loss=loss / samples,
                     regularization=decay / samples,
                     seconds=seconds,
-                    samples_per_second=(samples - before) / seconds,
+                    samples_per_second=max(samples - before, 0) / seconds,
                     seconds_left=(time.monotonic() - started) * (last - epoch) * (not over),
                     braked=int(braked),
                     judged=judged,
@@ -261,16 +263,25 @@ class _Saver:
         return _Progress(tree["state"], epoch, done, tree["sums"])
 
     def after_step(self, progress: _Progress, *, step: int) -> None:
-        if self._wanted is not None and self._wanted.steps and step % self._wanted.steps == 0:
+        if self._wanted is None:
+            return
+        asked = jax.process_count() == 1 and self._wanted.asked_to_end()
+        if asked or (self._wanted.steps and step % self._wanted.steps == 0):
             self._save(progress)
+        if asked:
+            raise _interrupted(progress)
 
     def after_epoch(self, progress: _Progress, *, over: bool) -> None:
-        # What follows a training that is done anew may take as long again.
-        if over and (self._stopper is None or not self._stopper.rule.refit):
+        if self._wanted is None:
             return
+        asked = agreed(self._wanted.asked_to_end())
+        # What follows a training that is done anew may take as long again.
+        ends = over and (self._stopper is None or not self._stopper.rule.refit)
         # Clocks differ between processes, and all save or none.
-        if self._wanted and agreed(over or time.monotonic() - self._last >= self._wanted.seconds):
+        if asked or (not ends and agreed(over or time.monotonic() - self._last >= self._wanted.seconds)):
             self._save(progress)
+        if asked and not over:
+            raise _interrupted(progress)
 
     def _save(self, progress: _Progress) -> None:
         if self._wanted is None:
@@ -284,9 +295,14 @@ class _Saver:
         self._last = time.monotonic()
 
 
+def _interrupted(progress: _Progress) -> Interrupted:
+    after = f"{progress.done} steps of epoch {progress.epoch}" if progress.done else f"epoch {progress.epoch - 1}"
+    return Interrupted(f"asked to end, saved after {after}; begun again, the training goes on from there")
+
+
 def _dealt(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
     weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
-    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
+    is_local = rates_of(spec, settings).is_local and mesh.shape["data"] == 1
     return with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights, is_local=is_local)
 
 
