@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 _RUN = Path("run")
-_BEGUN, _MANIFEST = "begun.json", "manifest.json"
+_MANIFEST = "manifest.json"
 _TOLD = ("log.txt", "metrics.jsonl", "status.json")
 """What grows while the training goes on."""
 _TOLD_SECONDS, _CHECKPOINT_SECONDS, _LOOK_SECONDS, _AGAIN_SECONDS = 15.0, 60.0, 1.0, 60.0
@@ -146,9 +146,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def first_object(keeper: Keeper) -> int:
-    """Whether the machine may write there, before it costs more than it has."""
+    """Whether the machine may write there, before it costs more than it has. The object takes the manifest's
+    place: what another machine of the run may have written there counts no more.
+    """
     try:
-        keeper.put(_BEGUN, json.dumps({"begun_at": datetime.now(UTC).isoformat()}).encode())
+        keeper.put(_MANIFEST, json.dumps({"begun_at": datetime.now(UTC).isoformat()}).encode())
     except _TROUBLE as error:
         print(
             f"the machine may not write to {keeper.orders.url}: {_one_line(error)}; the role of its instance profile "

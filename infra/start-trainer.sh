@@ -4,6 +4,7 @@
 # The options are passed on to `trainer train`.
 # Leaves in run/: log.txt (everything the trainer says), pid (leader of its session), exit (its status,
 # written last, by the trainer or, where it could not, from here).
+# Where run/data.json is, the data is fetched first (fetch_data.py).
 # Where run/bucket.json is, what the run makes is put into a bucket, and the machine then ends itself (bucket.py);
 # what that says lies in run/bucket.log.
 set -eu
@@ -43,7 +44,12 @@ setsid sh -c '
     "$python" -P tree/infra/bucket.py beside >> run/bucket.log 2>&1 &
   fi
   status=0
-  "$python" -P -m trainer train --run-dir run "$@" || status=$?
+  if [ -e run/data.json ]; then
+    "$python" -P tree/infra/fetch_data.py || status=$?
+  fi
+  if [ "$status" -eq 0 ]; then
+    "$python" -P -m trainer train --run-dir run "$@" || status=$?
+  fi
   if [ ! -e run/exit ]; then
     echo "$status" > run/.exit.new
     mv run/.exit.new run/exit

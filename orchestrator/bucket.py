@@ -2,12 +2,13 @@
 closing the books of a machine that has ended itself. Nothing here writes to the bucket.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import AlreadyGone, NotYetVisible, RunFailed
 from orchestrator.events import Artifact
@@ -47,14 +48,16 @@ class KeptRun(BaseModel):
 
 
 def kept_run(storage: Storage, folder: BucketFolder) -> KeptRun | None:
-    """What the machine has told, or `None` while not everything is there."""
+    """What the machine has told, or `None` while not everything is there: it begins by telling that it has begun."""
     told = storage.read(folder.bucket, folder.key(MANIFEST))
     if told is None:
         return None
     try:
-        return KeptRun.model_validate_json(told)
-    except ValidationError as error:
-        raise RunFailed(f"{folder.url}/{MANIFEST}: not what the machine writes: {error.errors()[0]['msg']}") from error
+        values = json.loads(told)
+        return None if "begun_at" in values else KeptRun.model_validate(values)
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunFailed(f"{folder.url}/{MANIFEST}: not what the machine writes: {reason}") from error
 
 
 class Watch:

@@ -141,7 +141,7 @@ def _network(reader: CloudReader) -> tuple[bool, str]:
 
 
 def _address(spec: RunSpec, reader: CloudReader) -> tuple[bool, str]:
-    return True, f"SSH would be open to {ingress_of(reader, spec)}"
+    return True, f"SSH would be open to {ingress_of(reader, spec) or 'nobody, and reached through Session Manager'}"
 
 
 def _image(spec: RunSpec, reader: CloudReader) -> tuple[bool, str]:

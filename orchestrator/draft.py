@@ -8,8 +8,9 @@ from secrets import token_hex
 
 from orchestrator.errors import UsageError
 from orchestrator.events import Stage
+from orchestrator.far_data import far_data, far_data_notes
 from orchestrator.fit import Needs
-from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data, settled
+from orchestrator.inputs import CapacityQuestions, Inputs, InputSummary, check_inputs, local_data, settled
 from orchestrator.keeping import bucket_notes, folder_of_run
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
@@ -35,7 +36,8 @@ def draft(spec: RunSpec, reader: CloudReader, *, storage: Storage, telling: Tell
     with telling.stage(Stage.CHECK, "network and data") as say:
         inputs = _inputs(spec)
         spec = settled(spec, inputs.summary)
-        say(f"{inputs.summary.samples:,} samples × {inputs.summary.features:,} features")
+        say(_counted(inputs.summary))
+    unweighed = unweighed or ("" if inputs.data is not None else "the data is not here")
     with (
         telling.stage(Stage.PLAN, "image, prices, quota, fit, files") as say,
         CapacityQuestions(inputs, batch_size=spec.settings.batch_size) as questions,
@@ -56,21 +58,33 @@ def draft(spec: RunSpec, reader: CloudReader, *, storage: Storage, telling: Tell
         run_id = new_run_id(spec.name, telling.clock.now(), token_hex(3))
         needs = Needs(unknown=unweighed) if unweighed else questions.needs()
         plan = make_plan(spec, facts, manifest=manifest, run_id=run_id, needs=needs)
-        plan = _with_bucket(plan, storage)
+        plan = _with_storage(plan, storage)
         say(f"{len(plan.offers)} offers")
     return Draft(plan, inputs)
 
 
-def _with_bucket(plan: Plan, storage: Storage) -> Plan:
-    folder = folder_of_run(storage, plan.spec, plan.run_id)
-    if folder is None:
-        return plan
-    return replace(plan, kept_in=folder, notes=(*plan.notes, *bucket_notes(folder, region=plan.spec.region)))
+def _with_storage(plan: Plan, storage: Storage) -> Plan:
+    """The plan with what the machine itself puts into buckets and fetches, once they were looked at."""
+    spec = plan.spec
+    folder, data = folder_of_run(storage, spec, plan.run_id), far_data(storage, spec)
+    notes = (
+        *(bucket_notes(folder, region=spec.region) if folder else ()),
+        *(far_data_notes(data, region=spec.region) if data else ()),
+    )
+    return replace(plan, kept_in=folder, far_data=data, notes=(*plan.notes, *notes))
+
+
+def _counted(summary: InputSummary) -> str:
+    if summary.samples is None or summary.features is None:
+        return "the network; the data goes straight to the machine"
+    return f"{summary.samples:,} samples × {summary.features:,} features"
 
 
 def _inputs(spec: RunSpec) -> Inputs:
     if not spec.network.is_file():
         raise UsageError(f"{spec.network}: no such network file")
+    if spec.skips_us:
+        return check_inputs(spec.network, None, spec.settings)
     data = local_data(spec.data, sha256=spec.data_sha256, cache=spec.output / "data")
     if not Path(data).exists():
         raise UsageError(f"{data}: no such data file or folder")

@@ -117,7 +117,7 @@ def launch(
     user_data = fill_in(first_boot, host_key, max_hours=float(plan.spec.max_hours))
     group = _group(site)
     key_pair = _key_pair(site, folder)
-    tell(f"{group.group_id} open to {group.ingress_cidr}, key pair {key_pair.name}")
+    tell(f"{group.group_id} open to {group.ingress_cidr or 'nobody'}, key pair {key_pair.name}")
     cluster = make_cluster(site) if plan.spec.nodes > 1 else None
     instances, offer = _instances(site, _Order(site, group, key_pair, cluster, user_data, 0))
     for instance in instances:
@@ -139,7 +139,7 @@ def _record_of(instance: Instance, launched: Launched, plan: Plan, *, now: datet
         instance_id=instance.instance_id,
         instance_type=offer.instance_type,
         zone=instance.zone,
-        address=instance.public_ip,
+        address=instance.instance_id if plan.spec.ssm else instance.public_ip,
         private_address=instance.private_ip,
         user=plan.image.ssh_user,
         host_key=launched.host_key.public_openssh,
@@ -171,7 +171,8 @@ def _group(site: Site) -> SecurityGroup:
 
     def opened() -> SecurityGroup | None:
         try:
-            site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
+            if plan.ingress_cidr:
+                site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
             if plan.spec.nodes > 1:
                 admit_members(site, group_id)
         except NotYetVisible:

@@ -321,3 +321,14 @@ class Stored:
     etag: str
     sha256: str | None
     """As whoever put it there says, or S3 has reckoned; `None`: it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class FarData:
+    """Data that goes straight to the machine. What is not known here is `None`."""
+
+    url: str
+    sha256: str | None
+    size: int | None = None
+    etag: str | None = None
+    region: str | None = None

@@ -204,12 +204,12 @@ def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) ->
             found.artifacts = _salvaged(world, rental, say)
         raise
     with telling.stage(Stage.FETCH, "bringing the results home") as say:
-        _bring_home(world, found, rental, say)
+        _bring_home(world, found, rental, say, partial=status != 0)
     if status != 0:
         raise _failed(rental, status)
 
 
-def _bring_home(world: World, found: _Found, rental: Rental, say: Callable[[str], None]) -> None:
+def _bring_home(world: World, found: _Found, rental: Rental, say: Callable[[str], None], *, partial: bool) -> None:
     """What a training that has ended left: from the bucket, where there is one, else from the machine."""
     kept_in = rental.machine.kept_in
     if kept_in is not None:
@@ -223,7 +223,7 @@ def _bring_home(world: World, found: _Found, rental: Rental, say: Callable[[str]
             return
     session = connected(world, rental.host)
     try:
-        found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say)
+        found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say, partial=partial)
     finally:
         session.close()
 

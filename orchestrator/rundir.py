@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from orchestrator.far_data import errand
 from orchestrator.keeping import orders
 from orchestrator.plan import Plan
 
@@ -27,18 +28,19 @@ FETCHED = (*ARTIFACTS, CHECKPOINTS)
 
 
 def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
-    """The trainer's side of the contract: `run/spec.json` and `run/network.json`; and what to do with a bucket."""
+    """The trainer's side of the contract: `run/spec.json` and `run/network.json`; and its errands to buckets."""
     job = {
-        "data": f"../data/{_data_name(plan)}",
+        "data": plan.far_data.url if plan.far_data else f"../data/{_data_name(plan)}",
         "network": "network.json",
         "min_devices": max(1, gpus),
         "settings": plan.spec.settings.model_dump(exclude_none=True),
     }
-    kept_in = plan.kept_in
+    kept_in, data = plan.kept_in, plan.far_data
     return {
         "run/spec.json": json.dumps(job, indent=1).encode(),
         "run/network.json": plan.spec.network.read_bytes(),
         **({"run/bucket.json": orders(kept_in, names=ARTIFACTS, checkpoints=CHECKPOINTS)} if kept_in else {}),
+        **({"run/data.json": errand(data)} if data else {}),
     }
 
 

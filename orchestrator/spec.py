@@ -97,13 +97,17 @@ class RunSpec(_Strict):
     """Name of the profile that gives the machine AWS rights of its own; `None`: it has none."""
     bucket: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-]+)+$")] | None = None
     """`s3://NAME/PREFIX`: the machine puts there what it makes, below the run's id, and ends itself."""
+    ssm: bool = False
+    """Reach the machine through Session Manager: no port of it is open to anybody."""
     ingress_cidr: str | None = None
     """Who may reach port 22; `None`: the caller's address, /32."""
     account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
     """Refuse to work in any other account."""
     network: Path
     data: str
-    """A path or a URL (http, https, file)."""
+    """A path or a URL (http, https, file, s3). What is at an s3 URL goes straight to the machine."""
+    data_on_machine: bool = False
+    """The machine fetches what is at a URL, not the user's computer."""
     data_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     project: Path | None = None
     """Folder whose git-tracked and untracked-not-ignored files travel; `None`: nothing of it."""
@@ -122,6 +126,39 @@ class RunSpec(_Strict):
             return (Market.SPOT, Market.ON_DEMAND)
         return (Market(self.market),)
 
+    @property
+    def skips_us(self) -> bool:
+        """Whether the data goes straight to the machine."""
+        return self.data_on_machine or self.data.startswith("s3://")
+
+    def _check_far_data(self) -> None:
+        scheme = self.data.partition("://")[0]
+        if scheme not in {"http", "https", "s3"}:
+            raise ValueError(f"data_on_machine is for data at a URL (https, http or s3), not {self.data}")
+        if scheme == "s3" and self.data.endswith("/"):
+            raise ValueError(f"data: {self.data} is a folder: name one file, or an archive (zip, tar) of several")
+        if scheme != "s3" and self.data_sha256 is None:
+            raise ValueError("data_on_machine wants data_sha256: nobody here sees what the machine fetches")
+
+    def _check_profile(self) -> None:
+        """The machine uses buckets, and is found by Session Manager, by its own rights."""
+        wanted: dict[str, str] = {}
+        if self.bucket is not None:
+            place = BucketUrl.parse(self.bucket)
+            wanted["bucket"] = f"Bucket={place.bucket} BucketPrefix={place.prefix}"
+        if self.data.startswith("s3://"):
+            place = BucketUrl.parse(self.data)
+            wanted["data at s3"] = f"DataObjects=arn:aws:s3:::{place.bucket}/{place.prefix}"
+        if self.ssm:
+            wanted["ssm"] = "SessionManager=true"
+        if wanted and self.instance_profile is None:
+            raise ValueError(
+                f"{' and '.join(wanted)}: the machine needs an instance_profile for that: `aws cloudformation deploy "
+                f"--stack-name launch-and-train --region {self.region} --capabilities CAPABILITY_IAM --template-file "
+                f"infra/cloudformation/launch-and-train.yaml --parameter-overrides {' '.join(wanted.values())}` "
+                "makes one, and tells its name as MachineProfileName"
+            )
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         needs = self.gpus is not None or self.gpu_memory_gib is not None
@@ -135,20 +172,12 @@ class RunSpec(_Strict):
             raise ValueError("gpus and gpu_memory_gib may find any type: give max_usd_per_hour or max_usd")
         if self.fallback and self.market != "spot":
             raise ValueError('fallback is for market = "spot" only')
-        if self.bucket is not None and self.instance_profile is None:
-            raise ValueError(_profile_wanted(BucketUrl.parse(self.bucket), self.region))
         if self.bucket is not None and self.nodes > 1:
             raise ValueError("bucket is for one machine: the others of nodes would not end themselves")
+        if self.skips_us:
+            self._check_far_data()
+        self._check_profile()
         return self
-
-
-def _profile_wanted(place: BucketUrl, region: str) -> str:
-    return (
-        "bucket wants an instance_profile, by whose rights the machine writes there: `aws cloudformation deploy "
-        f"--stack-name launch-and-train --region {region} --capabilities CAPABILITY_IAM --template-file "
-        "infra/cloudformation/launch-and-train.yaml --parameter-overrides "
-        f"Bucket={place.bucket} BucketPrefix={place.prefix}` makes one, and tells its name as MachineProfileName"
-    )
 
 
 def read_spec(path: Path, overrides: Mapping[str, Any]) -> RunSpec:

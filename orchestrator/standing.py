@@ -34,7 +34,7 @@ from orchestrator.run import World, go_on, refuse_if_ended
 from orchestrator.rundir import ARTIFACTS, FETCHED
 from orchestrator.stopping import stoppable
 from orchestrator.telling import Telling
-from orchestrator.worlds import door_of, world_at
+from orchestrator.worlds import door_of, tunnel_of, world_at
 
 Say = Callable[[str], None]
 
@@ -151,7 +151,7 @@ def bring(run_name: str, *, output: Path, partial: bool, stream: TextIO) -> tupl
     `TrainingFailed` if it has failed, once what there is was brought home.
     """
     site = _site(run_name, output)
-    rental = site.rental()
+    rental = _kept_rental(site) or site.rental()
     with progress(stream) as tell:
         telling = Telling(site.world.clock, tell)
         try:
@@ -173,6 +173,14 @@ def bring(run_name: str, *, output: Path, partial: bool, stream: TextIO) -> tupl
     return artifacts
 
 
+def _kept_rental(site: _Site) -> Rental | None:
+    """The machine that was given back, of a run that lies in a bucket."""
+    machine = site.record.machine
+    if machine is None or machine.kept_in is None or _without_machine(site) != "given back":
+        return None
+    return Rental(site.folder, site.record.run_id, machine)
+
+
 def _bring_from_bucket(
     site: _Site, rental: Rental, error: InstanceDied, *, partial: bool, telling: Telling
 ) -> tuple[Artifact, ...]:
@@ -187,7 +195,8 @@ def _bring_from_bucket(
         if kept is None:
             return bring_what_there_is(storage, kept_in, FETCHED, into=rental.folder, tell=say)
         artifacts = bring_kept(storage, kept_in, kept, FETCHED, into=rental.folder, tell=say)
-        say(f"the machine has ended itself; {_GIVE_BACK}")
+        if _without_machine(site) is None:
+            say(f"the machine has ended itself; {_GIVE_BACK}")
     if kept.exit_status != 0:
         raise TrainingFailed(f"the trainer failed (status {kept.exit_status}); what it left was brought home")
     return artifacts
@@ -208,6 +217,8 @@ def ssh_command(run_name: str, *, output: Path, node: int, say: Say) -> tuple[st
         "HostKeyAlgorithms": "ssh-ed25519",
         "HostKeyAlias": rental.host.address,
     }
+    if proxy := tunnel_of(rental.host, site.record.region, site.record.endpoint):
+        options["ProxyCommand"] = proxy
     flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     key = str(rental.host.private_path.resolve())
     return ("ssh", "-F", "/dev/null", "-i", key, *flags, "-p", str(port), f"{rental.host.user}@{address}")
@@ -273,9 +284,11 @@ def _line(site: _Site, rental: Rental, say: Say) -> Generator[Session]:
 def _refuse_if_not_started(site: _Site, rental: Rental, say: Say) -> None:
     """Nothing is torn down for a training that never began: somebody may be about to begin it."""
     try:
+        # One that has ended is not dialled: its address may be somebody else's by now.
+        refuse_if_ended(site.world, rental)
         with _line(site, rental, say) as session:
             look = look_at(session, rental.root)
-    except (HostUnreachable, TimedOut):
+    except (HostUnreachable, InstanceDied, TimedOut):
         return
     if not look.started:
         raise UsageError(

@@ -73,7 +73,9 @@ def _subnets_by_zone(network: Network) -> Mapping[str, str]:
 
 
 def ingress_of(reader: CloudReader, spec: RunSpec) -> str:
-    """Who is to reach port 22: what `spec` says, or the caller's address."""
+    """Who is to reach port 22: what `spec` says, or the caller's address; empty with Session Manager: nobody."""
+    if spec.ssm:
+        return ""
     if spec.ingress_cidr is None:
         return f"{reader.caller_address()}/32"
     try:

@@ -23,7 +23,7 @@ from orchestrator.spec import RunSpec
 from orchestrator.stopping import stoppable
 from orchestrator.teardown import sweep
 from orchestrator.telling import Telling
-from orchestrator.worlds import Where, opened_world, standing_world, world_at
+from orchestrator.worlds import Where, opened_world, refuse_without_plugin, standing_world, world_at
 
 _REHEARSED = "a rehearsal takes no GPU; `orchestrator plan` works it out"
 
@@ -55,6 +55,7 @@ def carry_out(
     """
     if where.is_real and agree is None:
         raise UsageError("no terminal to ask on; pass --yes to rent without asking")
+    refuse_without_plugin(spec, where)
     with stoppable(), opened_world(spec.region, where) as opened:
         world = opened.world
         with progress(stream) as tell:

@@ -11,6 +11,7 @@ import pytest
 from programs import Done, MockCloud, run
 from typer.testing import CliRunner
 
+from orchestrator.aws.clients import loopback_clients
 from orchestrator.cli import app
 from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.resources import Kind
@@ -76,7 +77,10 @@ def test_a_bucket_that_is_not_there_is_one_clear_error_and_nothing_is_rented(
 
 
 def test_a_run_kept_in_a_bucket_needs_nobody_until_it_is_brought_home(cloud: MockCloud, ratings: Path, tmp_path: Path):
-    begun = launch(cloud, tmp_path, "--data", str(ratings), "--bucket", "s3://films/trained", "--detach")
+    s3 = loopback_clients("us-east-1", cloud.endpoint).s3
+    packed = Path(shutil.make_archive(str(tmp_path / "films"), "zip", ratings))
+    s3.upload_file(str(packed), "films", "data/films.zip")
+    begun = launch(cloud, tmp_path, "--data", "s3://films/data/films.zip", "--bucket", "s3://films/trained", "--detach")
     assert begun.exit_status == 0, begun.stderr
     name = begun.answer["run_id"]
     assert begun.answer["kept_in"] == f"s3://films/trained/{name}"
@@ -102,6 +106,19 @@ def test_a_run_kept_in_a_bucket_needs_nobody_until_it_is_brought_home(cloud: Moc
     ]
     assert deleted.at < books_closed_at(moved), "the machine cost nothing once it had ended itself"
     assert ask("status", str(moved), "--json").answer["state"] == "given back"
+    (moved / "recs").unlink()
+    assert ask("fetch", str(moved), "--json").answer["artifacts"] == fetched.answer["artifacts"]
+
+
+def test_data_that_is_not_what_was_promised_ends_the_run_with_one_line(cloud: MockCloud, ratings: Path, tmp_path: Path):
+    url = f"{cloud.endpoint}/checkip"
+    ended = launch(cloud, tmp_path, "--data", url, "--data-on-machine", "--data-sha256", "0" * 64, "--ssm")
+    assert ended.exit_status == 1
+    (line,) = ended.error_lines
+    assert f"{url}: has SHA-256" in line
+    assert "open to nobody" in ended.stderr
+    assert ended.answer["teardown"]["survivors"] == []
+    assert cloud.billable == []
 
 
 def books_closed_at(folder: Path):

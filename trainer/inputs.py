@@ -16,7 +16,7 @@ from trainer.data.weighing import Weighing, load_weighed
 from trainer.errors import DataError, NetworkError
 from trainer.network import network_of, parameter_count, read_tree
 from trainer.network_types import AUTO, LayerKind, NetworkSpec
-from trainer.pace import pace_of
+from trainer.pace import AUTO_BATCH, pace_of
 from trainer.ranges import closed, corners, is_open, open_values
 from trainer.settings import TrainSettings
 from trainer.sparse import FeatureIndex, SparseDataset
@@ -120,13 +120,16 @@ def without_open(network: Path, settings: TrainSettings) -> TrainSettings:
     return settings.model_copy(update={name: None for name, path in _STATED.items() if path in paths})
 
 
-def check(network: Path, data: Path, settings: TrainSettings | None = None) -> dict[str, Any]:
+def check(network: Path, data: Path | None, settings: TrainSettings | None = None) -> dict[str, Any]:
     """Counts of samples, features, interactions and parameters, if network, data and settings fit each other; and how
     the network is trained where settings do not say. Of a network with open values all ends must fit; the most
-    parameters count, and else what it is with all values at their first ends.
+    parameters count, and else what it is with all values at their first ends. What only data
+    could tell is `None` without them.
     """
     settings = settings or TrainSettings()
     first, *others = read_candidates(network, settings)
+    if data is None:
+        return _check_alone(first)
     inputs = prepare(first, data, settings)
     whole, pace = inputs.loaded.dataset, pace_of(inputs.spec.training, TrainSettings())
     specs = [inputs.spec, *(fitted(other, whole, data, inputs.attributes) for other in others)]
@@ -136,6 +139,17 @@ def check(network: Path, data: Path, settings: TrainSettings | None = None) -> d
         "nnz": whole.nnz,
         "parameters": max(map(parameter_count, specs)),
         "batch_size": pace.batch_size,
+        "epochs": pace.epochs,
+        "early_stopping": pace.stopping and asdict(pace.stopping),
+    }
+
+
+def _check_alone(spec: NetworkSpec) -> dict[str, Any]:
+    stated = spec.training
+    pace = pace_of(stated, TrainSettings())
+    return {
+        **dict.fromkeys(("samples", "features", "nnz", "parameters")),
+        "batch_size": None if stated.batch_size == AUTO_BATCH else pace.batch_size,
         "epochs": pace.epochs,
         "early_stopping": pace.stopping and asdict(pace.stopping),
     }

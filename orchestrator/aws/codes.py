@@ -10,6 +10,7 @@ from orchestrator.errors import (
     CloudRefused,
     CloudUnavailable,
     CredentialsMissing,
+    HostUnreachable,
     InstanceDied,
     NoCapacity,
     PermissionMissing,
@@ -31,6 +32,7 @@ _ANOTHER = "try again later, or allow more instance types or the other market"
 _LOG_IN = "log in again, and check this machine's clock"
 _LATER = "AWS is busy or failing: try again in some minutes"
 _POLICY = "see infra/iam-policy.json"
+_SSM = "it takes a minute to report; its image must have the agent, its role AmazonSSMManagedInstanceCore"
 _BUCKETS = "see PassMachineRolePolicy in infra/cloudformation"
 _OTHERS = "something else still uses it: look at it in the EC2 console"
 _AMI = "image ids differ from region to region: check id, region and whether it is shared with this account"
@@ -155,6 +157,7 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
         "InvalidPermission.Duplicate",
         "InvalidPlacementGroup.Duplicate",
     ),
+    Reaction(HostUnreachable, _SSM): ("TargetNotConnected",),
     Reaction(InstanceDied, "start the run again"): ("IdempotentInstanceTerminated",),
     # Not there: too early, already gone or never so, which the caller knows.
     Reaction(None, _AMI): ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable"),

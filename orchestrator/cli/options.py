@@ -25,7 +25,18 @@ Config = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Do all of it on this machine: mocked AWS, real SSH, real training.")
 ]
-Data = Annotated[str | None, typer.Option("--data", help="Ratings: file, folder or URL.", metavar="PATH|URL")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Ratings: file, folder or URL (https, s3).", metavar="PATH|URL")
+]
+DataOnMachine = Annotated[
+    bool | None,
+    typer.Option(
+        "--data-on-machine/--no-data-on-machine",
+        help="The machine fetches what is at the URL, by its --data-sha256; always so for s3.",
+        show_default="no-data-on-machine",
+    ),
+]
+DataSha256 = Annotated[str | None, typer.Option("--data-sha256", help="SHA-256 of what is at the URL.", metavar="HEX")]
 NetworkOption = Annotated[Path | None, typer.Option("--network", help="Network definition (JSON).")]
 Ami = Annotated[
     str | None,
@@ -70,6 +81,12 @@ Bucket = Annotated[
 InstanceProfile = Annotated[
     str | None,
     typer.Option("--instance-profile", help="What the machine itself may do in AWS.", metavar="NAME"),
+]
+Ssm = Annotated[
+    bool | None,
+    typer.Option(
+        "--ssm/--no-ssm", help="Open no port: reach the machine through Session Manager.", show_default="no-ssm"
+    ),
 ]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region.", show_default="us-east-1")]
 BatchSize = Annotated[

@@ -28,6 +28,7 @@ from orchestrator.dryrun.estate import Estate
 from orchestrator.dryrun.fleet import Fleet
 from orchestrator.dryrun.inventory import take_inventory
 from orchestrator.dryrun.scenario import Failure, Scenario, read_scenario
+from orchestrator.dryrun.sessions import answer_session
 from orchestrator.dryrun.shop import answer_service
 from orchestrator.dryrun.storage import have_bucket, storage_call
 from orchestrator.dryrun.wire import Answer, Call, Refusal, encode_form, parse_call, refuse
@@ -169,7 +170,7 @@ class MockedCloud:
 
     def _carry_out(self, call: Call, request: Request) -> Answer:
         try:
-            own = answer_service(call, self._estate.scenario)
+            own = answer_service(call, self._estate.scenario) or answer_session(call, self._estate, self.endpoint)
             if own is not None:
                 return own
             step = begin(call, self._estate) if call.service == "ec2" else Step()

@@ -56,6 +56,7 @@ def _launched(call: Call, estate: Estate, wanted: Wanted, answer: Answer) -> Ans
         _put_interfaces_right(call, instance)
         _put_volumes_right(call, instance)
         made.append(estate.add(call.region, instance, wanted, number=len(made)))
+        made[-1].has_profile = "IamInstanceProfile.Name" in call.form
     if not made:
         return answer
     answer = Answer(answer.status, answer.content_type, _without_addresses(answer.body))

@@ -127,8 +127,12 @@ class Estate:
         return next((launch for launch in self._launches if launch.instance.id == instance_id), None)
 
     def at(self, address: str) -> Launch | None:
-        """The running instance with this public address."""
-        found = (launch for launch in self._launches if launch.address == address)
+        """The running instance with this public address, or with this id, where Session Manager knows it."""
+        found = (
+            launch
+            for launch in self._launches
+            if launch.address == address or (launch.has_profile and launch.instance.id == address)
+        )
         return next((launch for launch in found if launch.state == RUNNING), None)
 
     def visible(self, launch: Launch) -> bool:

@@ -1,6 +1,7 @@
 """The plan, for people as aligned lines and for programs as one dictionary."""
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from orchestrator.inputs import InputSummary
@@ -9,6 +10,8 @@ from orchestrator.plan import Plan
 from orchestrator.report.fit import fit_json, fit_rows, fits_json
 from orchestrator.report.units import amount, bytes_text, gib_text
 from orchestrator.resources import Manifest, Market, Offer
+
+_NOBODY = "nobody: it is reached through Session Manager, SSH inside that"
 
 
 def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) -> str:
@@ -27,12 +30,11 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
         ),
         *([("rights", f"of the instance profile {spec.instance_profile}")] if spec.instance_profile else []),
         *([("kept in", line) for line in [_kept_text(plan)] if line]),
-        ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else{', and each other' if spec.nodes > 1 else ''}"),
+        ("open to", _open_text(plan)),
         ("upload", f"{len(plan.manifest.files)} files, {bytes_text(plan.manifest.size)}"),
         *(("", line) for line in _groups(plan.manifest)),
-        ("data", f"{amount(summary.samples)} samples × {amount(summary.features)} features, "
-                 f"{amount(summary.nnz)} interactions"),
-        ("network", f"{spec.network.name}, {amount(summary.parameters)} parameters"),
+        ("data", _data_text(plan, summary)),
+        ("network", f"{spec.network.name}, {_parameters_text(summary)}"),
         *(("training" if place == 0 else "", line) for place, line in enumerate(_training(plan, summary))),
         *fit_rows(plan.fits),
         *(("note", note) for note in plan.notes),
@@ -59,7 +61,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         "volume_gib": plan.volume_gib,
         "instance_profile": plan.spec.instance_profile,
         "kept_in": plan.kept_in.url if plan.kept_in else None,
-        "open_to": [{"protocol": "tcp", "port": 22, "cidr": plan.ingress_cidr}],
+        "open_to": [{"protocol": "tcp", "port": 22, "cidr": cidr} for cidr in (plan.ingress_cidr,) if cidr],
         "upload": {
             "bytes": plan.manifest.size,
             "files": [
@@ -68,6 +70,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
             ],
         },
         "inputs": summary.model_dump(),
+        "far_data": asdict(plan.far_data) if plan.far_data else None,
         "settings": plan.spec.settings.model_dump(),
         "fit": fits_json(plan.fits),
         "left_out": [_offer_json(one.offer) | {"reason": one.reason} for one in plan.left_out],
@@ -84,10 +87,30 @@ def _kept_text(plan: Plan) -> str:
     )
 
 
+def _data_text(plan: Plan, summary: InputSummary) -> str:
+    data = plan.far_data
+    if data is None:
+        samples, features, nnz = (amount(count or 0) for count in (summary.samples, summary.features, summary.nnz))
+        return f"{samples} samples × {features} features, {nnz} interactions"
+    seen = f"{bytes_text(data.size)}, ETag {data.etag}" if data.size is not None else "not looked at from here"
+    verified = f"SHA-256 {data.sha256[:12]}…" if data.sha256 else "no SHA-256"
+    return f"{data.url} ({seen}), fetched, verified ({verified}) and unpacked by the machine"
+
+
+def _parameters_text(summary: InputSummary) -> str:
+    return "as large as the data asks" if summary.parameters is None else f"{amount(summary.parameters)} parameters"
+
+
+def _open_text(plan: Plan) -> str:
+    others = ", and each other" if plan.spec.nodes > 1 else ""
+    return f"TCP 22 from {plan.ingress_cidr}, nobody else{others}" if plan.ingress_cidr else f"{_NOBODY}{others}"
+
+
 def _training(plan: Plan, summary: InputSummary) -> list[str]:
     settings, stopping = plan.spec.settings, summary.early_stopping
     at_most = "at most " if stopping else ""
-    lines = [f"batch {settings.batch_size}, {at_most}{settings.epochs} epochs, {settings.k} recommendations a sample"]
+    batch = settings.batch_size or "by the data"
+    lines = [f"batch {batch}, {at_most}{settings.epochs} epochs, {settings.k} recommendations a sample"]
     if settings.tune_trials:
         limit = "" if settings.tune_minutes is None else f" in {settings.tune_minutes:g} minutes"
         lines.append(f"before that {settings.tune_trials} trials of what the network leaves open{limit}")

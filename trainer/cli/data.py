@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.options import AsJson, AskedBatchSize, Data, Network, answering, app, echo_bytes
+from trainer.cli.options import AsJson, AskedBatchSize, Network, answering, app, echo_bytes
 from trainer.flags import Required, flag_command
 
 
@@ -89,7 +89,10 @@ def generate_netcdf(
 @app.command()
 def check(
     network: Network,
-    data: Data,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Ratings table, folder of one, or DSSTNE text; none: the network alone."),
+    ] = None,
     settings: Annotated[
         str, typer.Option("--settings", help="A run's settings, the JSON that spec.json has.", metavar="JSON")
     ] = "{}",
@@ -101,14 +104,15 @@ def check(
 
     with answering():
         found = look(network, data, TrainSettings.of_json(settings))
-        counts = (f"{found[name]:,} {name}" for name in ("samples", "features", "nnz", "parameters"))
+        names = ("samples", "features", "nnz", "parameters") if data else ()
+        counts = (f"{found[name]:,} {name}" for name in names)
         typer.echo(json.dumps(found) if as_json else ", ".join((*counts, _training_text(found))))
 
 
 def _training_text(found: dict[str, Any]) -> str:
-    stopping = found["early_stopping"]
+    stopping, batch = found["early_stopping"], found["batch_size"]
     ends = f", stops by {stopping['metric']}" if stopping else ""
-    return f"batch {found['batch_size']:,}, {found['epochs']:,} epochs{ends}"
+    return f"batch {f'{batch:,}' if batch else 'by the data'}, {found['epochs']:,} epochs{ends}"
 
 
 @app.command()
