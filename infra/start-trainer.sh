@@ -1,14 +1,15 @@
 #!/bin/sh
 # Starts the trainer of an uploaded run, detached, and returns at once.
-#   start-trainer.sh PYTHON BACKEND
+#   start-trainer.sh PYTHON BACKEND [OPTION…]
+# The options are passed on to `trainer train`.
 # Leaves in run/: log.txt (everything the trainer says), pid (leader of its session), exit (its status,
 # written last, by the trainer or, where it could not, from here).
 # Where run/bucket.json is, what the run makes is put into a bucket, and the machine then ends itself (bucket.py);
 # what that says lies in run/bucket.log.
 set -eu
 
-if [ $# -ne 2 ]; then
-  echo "usage: start-trainer.sh PYTHON BACKEND" >&2
+if [ $# -lt 2 ]; then
+  echo "usage: start-trainer.sh PYTHON BACKEND [OPTION...]" >&2
   exit 2
 fi
 cd "$(dirname "$0")/../.."
@@ -21,6 +22,8 @@ PYTHONPATH=$PWD/tree
 PYTHONUNBUFFERED=1
 JAX_PLATFORMS=$2
 export PYTHONPATH PYTHONUNBUFFERED JAX_PLATFORMS
+python=$1
+shift 2
 # A path set by the image would put other CUDA libraries before those of the wheels.
 unset LD_LIBRARY_PATH
 # Rights of a machine that has just booted may take a while to be there.
@@ -29,24 +32,26 @@ AWS_METADATA_SERVICE_TIMEOUT=5
 export AWS_METADATA_SERVICE_NUM_ATTEMPTS AWS_METADATA_SERVICE_TIMEOUT
 
 if [ -e run/bucket.json ]; then
-  "$1" -P tree/infra/bucket.py try
+  "$python" -P tree/infra/bucket.py try
 fi
 
 # In the background of a script setsid does not fork: $! leads the new session.
 setsid sh -c '
+  python=$1
+  shift
   if [ -e run/bucket.json ]; then
-    "$1" -P tree/infra/bucket.py beside >> run/bucket.log 2>&1 &
+    "$python" -P tree/infra/bucket.py beside >> run/bucket.log 2>&1 &
   fi
   status=0
-  "$1" -P -m trainer train --run-dir run || status=$?
+  "$python" -P -m trainer train --run-dir run "$@" || status=$?
   if [ ! -e run/exit ]; then
     echo "$status" > run/.exit.new
     mv run/.exit.new run/exit
   fi
   if [ -e run/bucket.json ]; then
     wait
-    "$1" -P tree/infra/bucket.py finish >> run/bucket.log 2>&1
+    "$python" -P tree/infra/bucket.py finish >> run/bucket.log 2>&1
   fi
-' trainer "$1" < /dev/null >> run/log.txt 2>&1 &
+' trainer "$python" "$@" < /dev/null >> run/log.txt 2>&1 &
 echo $! > run/.pid.new
 mv run/.pid.new run/pid

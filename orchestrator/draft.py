@@ -44,7 +44,7 @@ def draft(spec: RunSpec, reader: CloudReader, *, storage: Storage, telling: Tell
             reader,
             spec,
             telling.clock,
-            on_types=lambda types: None if unweighed else questions.ask(found.gpus for found in types),
+            on_types=lambda types: None if unweighed else questions.ask(found.gpus * spec.nodes for found in types),
         )
         manifest = build_manifest(
             project=spec.project,

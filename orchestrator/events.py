@@ -78,7 +78,7 @@ class StageTime:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended, or, if `detached`, how it stood when it was left alone. `hours` is billed machine
-    time; metrics are the trainer's last values.
+    time, of all machines; metrics are the trainer's last values.
     """
 
     run_id: str
@@ -113,6 +113,8 @@ class Standing:
     note: str = ""
     machine: str = ""
     """`i-… g6.xlarge in us-east-1a at 192.0.2.1`."""
+    others: tuple[str, ...] = ()
+    """Where several train as one, the second and further, each with how its trainer stands."""
     progress: Progress | None = None
     exit_status: int | None = None
     """The trainer's."""

@@ -86,8 +86,8 @@ def local_data(data: str, *, sha256: str | None, cache: Path) -> Path:
 
 
 class CapacityQuestions:
-    """`trainer capacity`, asked once for each number of GPUs. The answers are worked out in processes beside this one,
-    which end with the context.
+    """`trainer capacity`, asked once for each number of GPUs of a training. The answers are worked out in processes
+    beside this one, which end with the context.
     """
 
     def __init__(self, inputs: Inputs, *, batch_size: int | None) -> None:

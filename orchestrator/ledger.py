@@ -27,7 +27,8 @@ class LedgerEvent(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """One line. `name` names the resource before it has an id; `token` is its client token, if EC2
-    takes one. A key pair's `resource_id` is its name, by which it is deleted.
+    takes one, and `node` tells instances apart that one token makes. The `resource_id` of a key pair or
+    placement group is its name, by which it is deleted.
     """
 
     at: datetime
@@ -39,11 +40,12 @@ class LedgerEntry:
     token: str | None = None
     resource_id: str | None = None
     detail: Mapping[str, str] = field(default_factory=dict[str, str])
+    node: int = 0
 
     @property
-    def identity(self) -> tuple[Kind, str]:
+    def identity(self) -> tuple[Kind, str, int]:
         """What the entries of one resource have in common."""
-        return self.kind, self.token or self.name
+        return self.kind, self.token or self.name, self.node
 
 
 class Ledger:
@@ -55,10 +57,10 @@ class Ledger:
         self.run_id = run_id
         self.region = region
 
-    def intend(self, kind: Kind, *, name: str, token: str | None = None, **detail: str) -> LedgerEntry:
+    def intend(self, kind: Kind, *, name: str, token: str | None = None, node: int = 0, **detail: str) -> LedgerEntry:
         """Write down that a resource is about to be asked for; later lines about it take this entry."""
         entry = LedgerEntry(
-            self._clock.now(), self.run_id, LedgerEvent.INTENDED, kind, self.region, name, token, None, detail
+            self._clock.now(), self.run_id, LedgerEvent.INTENDED, kind, self.region, name, token, None, detail, node
         )
         return self._append(entry)
 
@@ -94,6 +96,7 @@ class Ledger:
                 entry.token,
                 resource_id,
                 {**entry.detail, **detail},
+                entry.node,
             )
         )
 
@@ -119,7 +122,7 @@ def read_ledger(path: Path) -> tuple[LedgerEntry, ...]:
 
 def open_entries(entries: tuple[LedgerEntry, ...]) -> tuple[LedgerEntry, ...]:
     """The last entry of each resource that may still exist, in the order of creation."""
-    last: dict[tuple[Kind, str], LedgerEntry] = {}
+    last: dict[tuple[Kind, str, int], LedgerEntry] = {}
     for entry in entries:
         last[entry.identity] = entry
     return tuple(entry for entry in last.values() if entry.event in {LedgerEvent.INTENDED, LedgerEvent.CREATED})
@@ -136,6 +139,7 @@ def _record(entry: LedgerEntry) -> dict[str, Any]:
         "token": entry.token,
         "resource_id": entry.resource_id,
         "detail": dict(entry.detail),
+        "node": entry.node,
     }
 
 
@@ -152,6 +156,7 @@ def _parse(line: str) -> LedgerEntry | None:
             token=record.get("token"),
             resource_id=record.get("resource_id"),
             detail=record.get("detail") or {},
+            node=int(record.get("node", 0)),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -139,12 +139,20 @@ class CloudWriter(Protocol):
         """Admit `cidr` on TCP port 22; already so is fine."""
         ...
 
+    def allow_members(self, group_id: str, *, efa: bool, tags: Mapping[str, str]) -> None:
+        """Let whatever is in the group reach each other over TCP, and over an EFA if so; already so is fine."""
+        ...
+
+    def create_placement_group(self, name: str, *, tags: Mapping[str, str]) -> None:
+        """Create a group whose instances stand close together. `AlreadyExists` if the name is taken."""
+        ...
+
     def import_key_pair(self, name: str, *, public_openssh: str, tags: Mapping[str, str]) -> str:
         """Import an ed25519 public key; returns AWS's fingerprint."""
         ...
 
-    def run_instance(self, request: LaunchRequest) -> Instance:
-        """Start one instance. Repeating a request with its token returns the same instance."""
+    def run_instances(self, request: LaunchRequest) -> tuple[Instance, ...]:
+        """Start as many as the request counts, or none. Repeating it with its token returns the same instances."""
         ...
 
     def terminate_instance(self, instance_id: str) -> None:
@@ -157,6 +165,10 @@ class CloudWriter(Protocol):
 
     def delete_security_group(self, group_id: str) -> None:
         """Delete by id."""
+        ...
+
+    def delete_placement_group(self, name: str) -> None:
+        """Delete by name."""
         ...
 
     def delete_volume(self, volume_id: str) -> None:

@@ -82,9 +82,9 @@ def prepare(session: Session, root: str) -> Environment:
         raise CommandFailed(f"bootstrap.sh on the machine did not say its {error}") from error
 
 
-def start_training(session: Session, root: str, environment: Environment) -> None:
-    """Start the trainer in a session of its own. It outlives this line."""
-    _script(session, f"{root}/tree/infra/start-trainer.sh", environment.python, environment.backend)
+def start_training(session: Session, root: str, environment: Environment, *, options: Sequence[str] = ()) -> None:
+    """Start the trainer, with options of `trainer train`, in a session of its own. It outlives this line."""
+    _script(session, f"{root}/tree/infra/start-trainer.sh", environment.python, environment.backend, *options)
 
 
 def stop_training(session: Session, root: str) -> None:

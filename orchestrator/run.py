@@ -3,12 +3,12 @@ be gone on with by another process. It is told as `Event`s to a callback and hol
 house; boto3, SSH and terminals are unknown here.
 """
 
-import json
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from orchestrator import bucket
@@ -27,38 +27,20 @@ from orchestrator.errors import (
 )
 from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
 from orchestrator.fetch import fetch
-from orchestrator.keeping import orders
-from orchestrator.launch import launch, record_of
+from orchestrator.launch import launch, records_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.money import Bill
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session, Storage
-from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machine
+from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machines
 from orchestrator.remote import follow, prepare, start_training, stop_training
 from orchestrator.resources import Host
+from orchestrator.rundir import ARTIFACTS, FETCHED, job_files
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
+from orchestrator.together import Crew, Node, Watch, naming_the_cause
 from orchestrator.upload import upload
 from orchestrator.wait import wait_until
-
-ARTIFACTS = (
-    "recs",
-    "gl.nc",
-    "features_input",
-    "features_output",
-    "features_attributes",
-    "samples_input",
-    "titles.json",
-    "trials.jsonl",
-    "trials.txt",
-    "best.json",
-    "metrics.jsonl",
-    "log.txt",
-)
-"""What a good run brings home."""
-CHECKPOINTS = "checkpoints.tar"
-"""What a stopped one may bring besides, to go on from."""
-FETCHED = (*ARTIFACTS, CHECKPOINTS)
 
 _CONNECT_LIMIT_SECONDS = 300.0
 _CONNECT_EVERY_SECONDS = 1.0
@@ -116,8 +98,9 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
                 first_boot=first_boot,
                 tell=say,
             )
-        found.rental = remember_machine(folder, record_of(launched, plan, now=world.clock.now()))
-        _begin(plan, world, found.rental, gpus=launched.offer.gpus, telling=telling)
+        found.rental = remember_machines(folder, records_of(launched, plan, now=world.clock.now()))
+        gpus = launched.offer.gpus * plan.spec.nodes
+        _begin(plan, world, found.rental, gpus=gpus, telling=telling)
         if not detach:
             _finish(world, found, found.rental, telling=telling)
         found.detached = detach
@@ -130,7 +113,8 @@ def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> 
     found = _Found(rental)
 
     def story() -> None:
-        _refuse_if_lost(world, found, rental, telling=telling)
+        for node in rental.nodes:
+            _refuse_if_lost(world, found, node, telling=telling)
         _finish(world, found, rental, telling=telling)
 
     return _told(story, world, found=found, ledger=ledger, folder=rental.folder, telling=telling)
@@ -202,15 +186,13 @@ def _naming_what_is_left(folder: Path) -> Generator[None]:
 
 
 def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Telling) -> None:
-    """From the first SSH connection to the start of the trainer."""
-    host = rental.host
-    with telling.stage(Stage.CONNECT, f"waiting for SSH at {host.address}") as say:
-        session = connected(world, host)
-        say(f"{host.user}@{host.address}, host key as pinned")
-    try:
-        _prepare_and_start(plan, session, root=rental.root, gpus=gpus, telling=telling)
-    finally:
-        session.close()
+    """From the first SSH connections to the start of the trainers; `gpus` are those of all machines."""
+    places = ", ".join(node.host.address for node in rental.nodes)
+    with telling.stage(Stage.CONNECT, f"waiting for SSH at {places}") as say:
+        crew = Crew.dialled(rental, lambda host: connected(world, host))
+        say(f"{rental.host.user}@{places}, host key as pinned")
+    with closing(crew):
+        _prepare_and_start(plan, crew, gpus=gpus, telling=telling)
 
 
 def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
@@ -221,12 +203,10 @@ def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) ->
         with telling.stage(Stage.FETCH, "stopping the trainer and bringing home what there is") as say:
             found.artifacts = _salvaged(world, rental, say)
         raise
-    if status == 0 or rental.machine.kept_in is not None:
-        with telling.stage(Stage.FETCH, "bringing the results home") as say:
-            _bring_home(world, found, rental, say)
+    with telling.stage(Stage.FETCH, "bringing the results home") as say:
+        _bring_home(world, found, rental, say)
     if status != 0:
-        last = last_words(rental.folder / "log.txt")
-        raise TrainingFailed(f"the trainer ended with status {status}: {last}")
+        raise _failed(rental, status)
 
 
 def _bring_home(world: World, found: _Found, rental: Rental, say: Callable[[str], None]) -> None:
@@ -249,32 +229,46 @@ def _bring_home(world: World, found: _Found, rental: Rental, say: Callable[[str]
 
 
 def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
+    """To the end of the training: its exit status, which is 0 but where the run is kept in a bucket, from which what
+    there is comes home all the same.
+    """
+    kept_in = rental.machine.kept_in
+    kept = kept_in and bucket.Watch(world.storage, kept_in, world.clock)
+
+    def check(node: Rental) -> None:
+        refuse_if_ended(world, node)
+
+    def watch() -> int | None:
+        _watch_budget(rental, world.clock.now())
+        others()
+        return kept.exit_status() if kept else None
+
     def tell(message: str, progress: Progress | None) -> None:
         telling.say(Stage.TRAIN, message, progress and _with_cost(progress, rental, world.clock.now()))
 
-    with telling.stage(Stage.TRAIN, "training"), (rental.folder / "log.txt").open("ab") as log:
-        return follow(
+    with (
+        telling.stage(Stage.TRAIN, "training") as say,
+        naming_the_cause(rental, connect=world.connect, check=check, tell=say),
+        closing(Watch(rental, connect=world.connect, clock=world.clock, check=check)) as others,
+        (rental.folder / "log.txt").open("ab") as log,
+    ):
+        status = follow(
             world.connect,
             rental.host,
             root=rental.root,
             clock=world.clock,
             log=log,
             tell=tell,
-            watch=_watching(world, rental),
+            watch=watch,
         )
+        if status != 0 and kept_in is None:
+            raise _failed(rental, status)
+        return status
 
 
-def _watching(world: World, rental: Rental) -> Callable[[], int | None]:
-    """What to look at beside the machine: what it costs, and the bucket into which it has put everything when it ends
-    itself.
-    """
-    kept = rental.machine.kept_in and bucket.Watch(world.storage, rental.machine.kept_in, world.clock)
-
-    def watch() -> int | None:
-        _watch_budget(rental, world.clock.now())
-        return kept.exit_status() if kept else None
-
-    return watch
+def _failed(rental: Rental, status: int) -> TrainingFailed:
+    last = last_words(rental.folder / "log.txt")
+    return TrainingFailed(f"the trainer ended with status {status}: {last}")
 
 
 def _with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
@@ -335,41 +329,26 @@ def _refuse_if_lost(world: World, found: _Found, rental: Rental, *, telling: Tel
         raise InstanceDied(f"{error}; what it had put into {kept_in.url} was brought home") from error
 
 
-def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, telling: Telling) -> None:
+def _prepare_and_start(plan: Plan, crew: Crew, *, gpus: int, telling: Telling) -> None:
+    files = job_files(plan, gpus=gpus)
+
+    def tell(node: Node, message: str, progress: Progress | None) -> None:
+        # What the first machine gets, the others get.
+        if node.number == 0:
+            telling.say(Stage.UPLOAD, message, progress)
+
     with telling.stage(Stage.UPLOAD, f"{len(plan.manifest.files)} files"):
-        upload(
-            session,
-            plan.manifest,
-            root=root,
-            extra=job_files(plan, gpus=gpus),
-            tell=lambda message, progress: telling.say(Stage.UPLOAD, message, progress),
+        crew.each(
+            lambda node: upload(
+                node.session, plan.manifest, root=node.rental.root, extra=files, tell=partial(tell, node)
+            )
         )
     with telling.stage(Stage.PREPARE, "finding or making the Python environment") as say:
-        environment = prepare(session, root)
-        say(environment.note)
-        start_training(session, root, environment)
-
-
-def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
-    """The trainer's side of the contract: `run/spec.json` and `run/network.json`; and what to do with a bucket."""
-    job = {
-        "data": f"../data/{_data_name(plan)}",
-        "network": "network.json",
-        "min_devices": max(1, gpus),
-        "settings": plan.spec.settings.model_dump(exclude_none=True),
-    }
-    kept_in = plan.kept_in
-    return {
-        "run/spec.json": json.dumps(job, indent=1).encode(),
-        "run/network.json": plan.spec.network.read_bytes(),
-        **({"run/bucket.json": orders(kept_in, names=ARTIFACTS, checkpoints=CHECKPOINTS)} if kept_in else {}),
-    }
-
-
-def _data_name(plan: Plan) -> str:
-    """Name of the one file or folder under `data/`."""
-    (name,) = {file.destination.parts[1] for file in plan.manifest.files if file.destination.parts[0] == "data"}
-    return name
+        environments = crew.each(lambda node: prepare(node.session, node.rental.root))
+        say(environments[0].note)
+        crew.each(
+            lambda node: start_training(node.session, node.rental.root, environments[node.number], options=node.group)
+        )
 
 
 def _outcome(

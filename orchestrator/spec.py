@@ -73,8 +73,10 @@ class RunSpec(_Strict):
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
     instance_types: tuple[_InstanceType, ...] = ()
     """Acceptable types, best first; empty: whatever has `gpus` and `gpu_memory_gib`."""
+    nodes: Annotated[int, Field(ge=1, le=32)] = 1
+    """So many machines of one type and in one zone, which train as one."""
     gpus: Annotated[int, Field(ge=1)] | None = None
-    """At least so many."""
+    """At least so many in a machine."""
     gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
     """At least so much on each."""
     market: Literal["on_demand", "spot", "cheapest"] = "on_demand"
@@ -135,6 +137,10 @@ class RunSpec(_Strict):
             raise ValueError('fallback is for market = "spot" only')
         if self.bucket is not None and self.instance_profile is None:
             raise ValueError(_profile_wanted(BucketUrl.parse(self.bucket), self.region))
+        if self.settings.tune_trials and self.nodes > 1:
+            raise ValueError("settings.tune_trials is for one machine: those of nodes cannot tune as one")
+        if self.bucket is not None and self.nodes > 1:
+            raise ValueError("bucket is for one machine: the others of nodes would not end themselves")
         return self
 
 

@@ -25,12 +25,13 @@ from orchestrator.events import Artifact, Outcome, Stage, Standing
 from orchestrator.fetch import fetch
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.ports import Session
-from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, Rental, RunRecord, find_run
+from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, MachineRecord, Rental, RunRecord, find_run
 from orchestrator.remote import Look, follow, look_at, progress_of, snapshot
 from orchestrator.report.progress import progress
 from orchestrator.report.summary import close_books
 from orchestrator.resources import Kind
-from orchestrator.run import ARTIFACTS, FETCHED, World, go_on, refuse_if_ended
+from orchestrator.run import World, go_on, refuse_if_ended
+from orchestrator.rundir import ARTIFACTS, FETCHED
 from orchestrator.stopping import stoppable
 from orchestrator.telling import Telling
 from orchestrator.worlds import door_of, world_at
@@ -58,7 +59,14 @@ class _Site:
         state = _without_machine(self)
         if state is not None or self.record.machine is None:
             raise UsageError(f"run {self.record.run_id}: {_WHY_NO_MACHINE[state or 'renting']}")
-        return Rental(self.folder, self.record.run_id, self.record.machine)
+        return Rental(self.folder, self.record.run_id, self.record.machine, self.record.others)
+
+    def node(self, number: int) -> Rental:
+        """One machine of the run. `UsageError` where there is none of that number."""
+        nodes = self.rental().nodes
+        if number >= len(nodes):
+            raise UsageError(f"--node {number}: run {self.record.run_id} has machines 0 to {len(nodes) - 1}")
+        return nodes[number]
 
 
 _WHY_NO_MACHINE = {
@@ -77,32 +85,34 @@ def stands(run_name: str, *, output: Path, say: Say) -> Standing:
     machine = site.record.machine
     if state is not None or machine is None:
         return Standing(site.record.run_id, state or "renting")
-    rental = Rental(site.folder, site.record.run_id, machine)
+    rental = site.rental()
     try:
-        refuse_if_ended(site.world, rental)
+        for node in rental.nodes:
+            refuse_if_ended(site.world, node)
         with _line(site, rental, say) as session:
             look = look_at(session, rental.root)
+        others = tuple(_other(site, node) for node in rental.nodes[1:])
     except InstanceDied as error:
         return _stands_in_bucket(site, rental) or _standing(
             site, rental, "machine gone", note=f"{error}; `orchestrator down` closes the books"
         )
     except (HostUnreachable, TimedOut) as error:
         return _standing(site, rental, "out of reach", note=str(error))
-    return _standing(site, rental, look.state, look=look)
+    return replace(_standing(site, rental, look.state, look=look), others=others)
 
 
-def listen(run_name: str, *, output: Path, to: BinaryIO, on: bool, say: Say) -> None:
-    """Write the trainer's log to `to`; with `on`, until the training ends. Where there is no machine any more, the log
-    that came home.
+def listen(run_name: str, *, output: Path, to: BinaryIO, on: bool, node: int, say: Say) -> None:
+    """Write the log of one machine's trainer to `to`; with `on`, until the training ends. Where there is no machine any
+    more, the log that came home.
     """
     site = _site(run_name, output)
     if _without_machine(site) is not None:
-        path = site.folder / "log.txt"
+        path = site.folder / (f"log-{node}.txt" if node else "log.txt")
         if not path.exists():
             raise UsageError(f"run {site.record.run_id}: its machine is gone and no log came home")
         to.write(path.read_bytes())
         return
-    rental = site.rental()
+    rental = site.node(node)
     try:
         refuse_if_ended(site.world, rental)
     except InstanceDied as error:
@@ -183,10 +193,10 @@ def _bring_from_bucket(
     return artifacts
 
 
-def ssh_command(run_name: str, *, output: Path, say: Say) -> tuple[str, ...]:
-    """ssh(1) to the run's machine, by the run's key, admitting no other host key, heeding nobody's settings."""
+def ssh_command(run_name: str, *, output: Path, node: int, say: Say) -> tuple[str, ...]:
+    """ssh(1) to a machine of the run, by the run's key, admitting no other host key, heeding nobody's settings."""
     site = _site(run_name, output)
-    rental = site.rental()
+    rental = site.node(node)
     refuse_if_ended(site.world, rental)
     _admit(site, say)
     address, port = door_of(rental.host, site.record.endpoint)
@@ -274,6 +284,19 @@ def _refuse_if_not_started(site: _Site, rental: Rental, say: Say) -> None:
         )
 
 
+def _other(site: _Site, node: Rental) -> str:
+    try:
+        with contextlib.closing(site.world.connect(node.host)) as session:
+            state = look_at(session, node.root).state
+    except (HostUnreachable, TimedOut) as error:
+        state = f"out of reach ({error})"
+    return f"{_machine_text(node.machine)}: {state}"
+
+
+def _machine_text(machine: MachineRecord) -> str:
+    return f"{machine.instance_id} {machine.instance_type} in {machine.zone} at {machine.address}"
+
+
 def _standing(
     site: _Site,
     rental: Rental,
@@ -291,7 +314,7 @@ def _standing(
         run_id=rental.run_id,
         state=state,
         note=note,
-        machine=f"{machine.instance_id} {machine.instance_type} in {machine.zone} at {machine.address}",
+        machine=_machine_text(machine),
         progress=progress_of(look.status) if look else None,
         exit_status=look.exit_status if look else None,
         hours=spent.hours,

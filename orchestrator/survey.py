@@ -14,8 +14,8 @@ from orchestrator.resources import Account, InstanceType, Kind, Network
 from orchestrator.room import room_for
 from orchestrator.spec import RunSpec
 
-_BILLED = tuple(kind for kind in Kind if kind is not Kind.NETWORK_INTERFACE)
-"""Kinds of leftovers to look for; an interface goes with its instance."""
+_BILLED = tuple(kind for kind in Kind if kind not in {Kind.NETWORK_INTERFACE, Kind.PLACEMENT_GROUP})
+"""Kinds of leftovers to look for; an interface goes with its instance, and a placement group costs nothing."""
 
 OnTypes = Callable[[Sequence[InstanceType]], None]
 """Told of the instance types as soon as they are known, long before the survey ends."""
@@ -31,7 +31,7 @@ def survey(reader: CloudReader, spec: RunSpec, clock: Clock, *, on_types: OnType
     on_types(types)
     network = find_network(reader)
     found = offering(reader, spec, types, subnets=_subnets_by_zone(network))
-    room = room_for(reader, found.offers, types)
+    room = room_for(reader, found.offers, types, nodes=spec.nodes)
     return Facts(
         account=account,
         image=image,

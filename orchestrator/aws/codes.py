@@ -97,7 +97,8 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
         "InvalidKey.Format",
         "InvalidKeyPair.Format",
     ),
-    Reaction(CloudRefused, "delete what is not needed, or ask AWS for a higher quota of VPC"): (
+    Reaction(CloudRefused, "delete what is not needed, or ask AWS for a higher quota"): (
+        "PlacementGroupLimitExceeded",
         "RulesPerSecurityGroupLimitExceeded",
         "SecurityGroupLimitExceeded",
         "VpcLimitExceeded",
@@ -142,6 +143,7 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
         "IncorrectInstanceState",
         "IncorrectState",
         "InvalidGroup.InUse",
+        "InvalidPlacementGroup.InUse",
         "ResourceInUse",
         "VolumeInUse",
     ),
@@ -151,6 +153,7 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
         "InvalidGroup.Duplicate",
         "InvalidKeyPair.Duplicate",
         "InvalidPermission.Duplicate",
+        "InvalidPlacementGroup.Duplicate",
     ),
     Reaction(InstanceDied, "start the run again"): ("IdempotentInstanceTerminated",),
     # Not there: too early, already gone or never so, which the caller knows.
@@ -162,6 +165,7 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
         "InvalidInstanceID.NotFound",
         "InvalidKeyPair.NotFound",
         "InvalidPermission.NotFound",
+        "InvalidPlacementGroup.Unknown",
         "InvalidSubnetID.NotFound",
         "InvalidVolume.NotFound",
         "NoSuchBucket",

@@ -35,6 +35,11 @@ InstanceTypes = Annotated[
     list[str] | None,
     typer.Option("--instance-type", help="Acceptable type; repeat it, best first.", metavar="T"),
 ]
+Nodes = Annotated[
+    int | None,
+    typer.Option("--nodes", help="So many machines that train as one, all or none.", show_default="1", metavar="N"),
+]
+Node = Annotated[int, typer.Option("--node", help="Which machine, of a run on several.", min=0, metavar="I")]
 Gpus = Annotated[
     int | None, typer.Option("--gpus", help="Any type with so many GPUs or more, in place of names.", metavar="N")
 ]
@@ -125,6 +130,7 @@ MustFit = Annotated[
         show_default="must-fit",
     ),
 ]
+Detach = Annotated[bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 MockCloud = Annotated[

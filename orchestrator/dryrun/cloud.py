@@ -59,6 +59,7 @@ class MockedCloud:
             request_handler=_QuietHandler,
             fd=listener.fileno() if listener is not None else None,
         )
+        self._estate.port = self._server.socket.getsockname()[1]
         self._threads = (
             threading.Thread(target=self._server.serve_forever, args=(0.05,), name="aws", daemon=True),
             threading.Thread(target=self._beat, name="time passes", daemon=True),

@@ -41,7 +41,8 @@ class Machine:
 
     def __init__(self, order: MachineOrder) -> None:
         self._order = order
-        self._hardware = Hardware(order.folder, f"{order.instance_id}-{time.time_ns():x}", order.settings)
+        machine_id = f"{order.instance_id}-{time.time_ns():x}"
+        self._hardware = Hardware(order.folder, machine_id, order.settings, devices=order.scenario.devices)
         self._host_key = _host_key(order)
         self._connections: set[asyncssh.SSHServerConnection] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None

@@ -17,17 +17,17 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
     spec = plan.spec
     rows = [
         ("image", f"{plan.image.image_id}  {plan.image.name}"),
-        ("machine", _offer_text(first)),
+        ("machine" if spec.nodes == 1 else "machines", _offer_text(first, spec.nodes)),
         *([("or", _others_text(others))] if others else []),
-        ("price", f"{first.usd_per_hour.normalize():f} USD per hour{_since(first)}"),
+        ("price", f"{_price_text(first, spec.nodes)} USD per hour{_since(first)}"),
         (
             "worst case",
             f"{plan.worst_case_usd} USD: {spec.max_hours.normalize():f} h of the dearest offer, "
-            f"{plan.volume_gib} GiB gp3, address {IPV4_USD_PER_HOUR} USD/h; then the machine ends itself",
+            f"{plan.volume_gib} GiB gp3, address {IPV4_USD_PER_HOUR} USD/h{_each(spec.nodes)}",
         ),
         *([("rights", f"of the instance profile {spec.instance_profile}")] if spec.instance_profile else []),
         *([("kept in", line) for line in [_kept_text(plan)] if line]),
-        ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else"),
+        ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else{', and each other' if spec.nodes > 1 else ''}"),
         ("upload", f"{len(plan.manifest.files)} files, {bytes_text(plan.manifest.size)}"),
         *(("", line) for line in _groups(plan.manifest)),
         ("data", f"{amount(summary.samples)} samples × {amount(summary.features)} features, "
@@ -54,6 +54,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         "image": {"id": plan.image.image_id, "name": plan.image.name},
         "offers": [_offer_json(offer) | {"fit": fits.get(offer)} for offer in plan.offers],
         "worst_case_usd": str(plan.worst_case_usd),
+        "nodes": plan.spec.nodes,
         "max_hours": str(plan.spec.max_hours),
         "volume_gib": plan.volume_gib,
         "instance_profile": plan.spec.instance_profile,
@@ -96,9 +97,19 @@ def _training(plan: Plan, summary: InputSummary) -> list[str]:
     return lines
 
 
-def _offer_text(offer: Offer) -> str:
+def _offer_text(offer: Offer, nodes: int) -> str:
     gpus = f"{offer.gpus} × {offer.gpu_name} {gib_text(offer.gpu_memory_gib)}"
-    return f"{offer.instance_type}, {gpus}, {offer.zone}, {offer.market.value.replace('_', ' ')}"
+    machines, each = (f"{nodes} × ", " each") if nodes > 1 else ("", "")
+    return f"{machines}{offer.instance_type}, {gpus}{each}, {offer.zone}, {offer.market.value.replace('_', ' ')}"
+
+
+def _price_text(offer: Offer, nodes: int) -> str:
+    one = f"{offer.usd_per_hour.normalize():f}"
+    return one if nodes == 1 else f"{nodes} × {one} = {(offer.usd_per_hour * nodes).normalize():f}"
+
+
+def _each(nodes: int) -> str:
+    return "; then the machine ends itself" if nodes == 1 else ", each; then the machines end themselves"
 
 
 def _since(offer: Offer) -> str:

@@ -15,6 +15,7 @@ def standing_json(standing: Standing) -> dict[str, Any]:
         "state": standing.state,
         "note": standing.note or None,
         "machine": standing.machine or None,
+        "others": list(standing.others),
         "epoch": done.done if done else None,
         "epochs": done.total if done else None,
         "loss": done.loss if done else None,
@@ -35,6 +36,7 @@ def standing_text(standing: Standing) -> str:
         rows.append(("progress", progress_text(standing.progress)))
     if standing.machine:
         rows.append(("machine", standing.machine))
+        rows += [(f"node {number}", other) for number, other in enumerate(standing.others, 1)]
         rows.append(("cost", f"{standing.usd} USD so far, {standing.usd_at_most} USD if only the timer ends it"))
     if standing.minutes_to_timer is not None:
         left = standing.minutes_to_timer * 60

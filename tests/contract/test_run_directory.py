@@ -11,7 +11,7 @@ from trainer_checkerboard import write_checkerboard, write_network
 from orchestrator.brought import read_metrics
 from orchestrator.errors import UsageError
 from orchestrator.inputs import check_inputs
-from orchestrator.run import ARTIFACTS
+from orchestrator.rundir import ARTIFACTS
 from orchestrator.spec import RunSettings
 from trainer.job import run_job
 from trainer.rundir import RunDirectory

@@ -202,7 +202,7 @@ def test_an_instance_whose_id_never_arrived_is_found_by_its_token_even_if_it_sho
     mock: MockedCloud, rented: Rental, cloud: AwsCloud
 ):
     def die_after(name: str) -> None:
-        if name == "run_instance":
+        if name == "run_instances":
             raise KeyboardInterrupt
 
     rented.writer = Between(cloud, die_after, after=True)
