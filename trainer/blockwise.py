@@ -12,6 +12,7 @@ from trainer.network_types import LayerSpec, NetworkSpec
 from trainer.sparse import SampledBatch, SparseBatch
 
 Carry = TypeVar("Carry")
+Tree = TypeVar("Tree")
 
 
 class Part(NamedTuple):
@@ -170,6 +171,22 @@ def returned(tree: Any, own: Any, rows: jax.Array) -> Any:
 def kept_rows(left_out: jax.Array, before: Any, after: Any) -> Any:
     """The rows before where the batch is left out; numbers are for the step to decide."""
     return jax.tree.map(lambda old, new: jnp.where(left_out, old, new) if old.ndim else new, before, after)
+
+
+def set_apart(is_kept: jax.Array, before: Tree, changed: Callable[[Tree], Tree]) -> Tree:
+    """Rows `changed`, or as they were `before` where all are to be kept, but for the numbers. They must stand by
+    themselves before any of them is written: read where it is written, the compiler would keep a copy of the whole
+    matrix for every block. Its CPU backend drops barriers, but leaves branches alone; on a GPU a branch would wait for
+    the host.
+    """
+
+    def by_branch(before: Tree) -> Tree:
+        return jax.lax.cond(is_kept, lambda before: before, changed, before)
+
+    def by_barrier(before: Tree) -> Tree:
+        return jax.lax.optimization_barrier(kept_rows(is_kept, before, changed(before)))
+
+    return jax.lax.platform_dependent(before, cpu=by_branch, default=by_barrier)
 
 
 def split(spec: NetworkSpec, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+import numpy.typing as npt
 from jax.sharding import Mesh
 
 from trainer.compiled import Collective, CompiledProgram
 from trainer.data.batches import batch_size_of, capacity_of
 from trainer.data.load import load_data
-from trainer.deal import ON_ACCELERATOR, with_deals
+from trainer.deal import ON_ACCELERATOR, deal_of, with_deals
 from trainer.errors import SettingsError
 from trainer.inputs import read_widest
-from trainer.meshing import Machine, choose
+from trainer.meshing import Machine, choose, imbalance
 from trainer.network import parameter_count, resolve_shapes
 from trainer.network_closed_form import trained_part
 from trainer.network_names import OPTIMIZERS
@@ -54,6 +56,8 @@ class DataShape:
     samples: int
     per_sample: float
     """Mean non-zeros of a sample."""
+    popularity: npt.NDArray[np.int64] | None = None
+    """[features] how many samples have each, where data were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class Question:
             if any(given):
                 raise SettingsError("data: either --data or --items, --samples and --per-sample, not both")
             dataset = load_data(data).dataset
-            return cls(spec, DataShape(dataset.width, dataset.samples, dataset.nnz / max(dataset.samples, 1)))
+            counts = np.bincount(dataset.indices, minlength=dataset.width)
+            return cls(spec, DataShape(dataset.width, dataset.samples, dataset.nnz / max(dataset.samples, 1), counts))
         if not all(given):
             raise SettingsError("items, samples, per_sample: without --data all three must be given, and be above 0")
         return cls(spec, DataShape(*given))
@@ -157,6 +162,8 @@ class Capacity:
     gpus: tuple[Fit, ...]
     mesh_reason: str = ""
     """Why the devices are dealt so; `""` where nobody had to choose."""
+    imbalance: float | None = None
+    """Entries of the fullest device along axis `model`, as a multiple of the mean; `None` where no data were read."""
     assumptions: tuple[str, ...] = _ASSUMPTIONS
 
     @property
@@ -207,6 +214,7 @@ def capacity(network: NetworkSpec, shape: DataShape, settings: TrainSettings, *,
         steps_per_epoch=steps,
         gpus=(),
         mesh_reason=reason,
+        imbalance=_imbalance(spec, shape, settings, devices),
     )
     return replace(answer, gpus=tuple(_fit(answer, gpu, fewest[gpu.name], bfloat16=spec.bfloat16) for gpu in GPUS))
 
@@ -218,6 +226,7 @@ def capacity_text(answer: Capacity) -> str:
         f"{answer.parameters:,} parameters on {answer.devices} devices (data {answer.data_shards} × model {model}), "
         f"batch {answer.batch_size:,}, {answer.steps_per_epoch:,} steps an epoch",
         *([f"chosen mesh: {answer.mesh_reason}"] if answer.mesh_reason else []),
+        *([f"the fullest device has {answer.imbalance:.2f} times the mean entries"] if answer.imbalance else []),
         "",
         "GiB a device",
         *(f"  {name:<12}{size / _GIB:>12,.3f}" for name, size in (*asdict(parts).items(), ("total", parts.total))),
@@ -280,13 +289,24 @@ def _mesh(spec: NetworkSpec, settings: TrainSettings, devices: int) -> Mesh:
     return make_mesh(_shards(spec, settings, devices)[0], jax.devices()[:devices])
 
 
+def _dealt(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
+    sparse = [layer.name for layer in spec.layers if layer.sparse]
+    is_local = rates_of(spec, settings).touches_rows_only(mesh.shape["data"])
+    return with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
+
+
+def _imbalance(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> float | None:
+    if shape.popularity is None:
+        return None
+    mesh = _mesh(spec, settings, devices)
+    shards = mesh.shape["model"]
+    return imbalance(shape.popularity, deal_of(_dealt(spec, settings, mesh).output, shards), shards)
+
+
 def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> _Compiled:
     mesh = _mesh(spec, settings, devices)
-    sparse = [layer.name for layer in spec.layers if layer.sparse]
-    shards = mesh.shape["data"]
-    is_local = rates_of(spec, settings).is_local and shards == 1
-    spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
-    part = pace_of(spec.training, settings).batch_size // shards
+    spec = _dealt(spec, settings, mesh)
+    part = pace_of(spec.training, settings).batch_size // mesh.shape["data"]
     arguments = abstract_arguments(spec, settings, mesh, capacity=capacity_of(math.ceil(shape.per_sample * part)))
     with jax.set_mesh(mesh):
         compiled = jitted_step(spec, settings, mesh, steps=1).lower(*arguments).compile()

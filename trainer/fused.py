@@ -25,10 +25,10 @@ from trainer.blockwise import (
     candidate_rows,
     entries_of,
     in_turn,
-    kept_rows,
     log_total_over,
     placed,
     returned,
+    set_apart,
     sliced,
     taken,
     targets_of,
@@ -348,12 +348,9 @@ class Blocks:
         return self.rates.is_local and self.mesh.shape["data"] == 1
 
     def _updated(self, here: Part, grads: Any, left_out: jax.Array, rate_scale: jax.Array, longest: float) -> Part:
-        """A block after its update, or as it was but for the numbers. It must stand by itself before any of it is
-        written: read where it is written, the compiler would keep a copy of the whole matrix for every block. Its CPU
-        backend drops barriers, but leaves branches alone; on a GPU a branch would wait for the host.
-        """
+        """A block after its update, or as it was but for the numbers, to be written."""
 
-        def changed(here: Part, grads: Any) -> Part:
+        def changed(here: Part) -> Part:
             updates, opt_state = self.optimizer.update(grads, here.opt_state, here.params, rate_scale=rate_scale)
             params = jax.tree.map(jnp.add, here.params, updates)
             if longest > 0:
@@ -362,10 +359,4 @@ class Blocks:
                 )
             return Part(params, opt_state)
 
-        def by_branch(here: Part, grads: Any) -> Part:
-            return jax.lax.cond(left_out, lambda here, _: here, changed, here, grads)
-
-        def by_barrier(here: Part, grads: Any) -> Part:
-            return Part(*jax.lax.optimization_barrier(tuple(kept_rows(left_out, here, changed(here, grads)))))
-
-        return jax.lax.platform_dependent(here, grads, cpu=by_branch, default=by_barrier)
+        return set_apart(left_out, here, changed)

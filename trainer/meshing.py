@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jax.sharding import Mesh
 
-from trainer.deal import is_wide
+from trainer.deal import Deal, is_wide
 from trainer.hosts import from_first
 from trainer.network_closed_form import trained_part
 from trainer.network_types import NetworkSpec, OptimizerName
@@ -89,6 +90,15 @@ def choose(spec: NetworkSpec, settings: TrainSettings, samples: int, machine: Ma
     others = [f"; with {_named(shards, machine)} for {costs[shards] / 1e6:,.1f} MB" for shards in order[1:2]]
     said = f"a step passes or waits for {costs[order[0]] / 1e6:,.1f} MB between devices{''.join(others)}"
     return Choice(order[0], said)
+
+
+def imbalance(popularity: npt.NDArray[np.int64], deal: Deal, devices: int) -> float:
+    """Entries of the fullest of so many devices of axis `model`, as a multiple of their mean; `popularity` [features]
+    is how many entries each feature has.
+    """
+    device = deal.place(np.arange(len(popularity))) // (deal.stored // devices)
+    entries = np.bincount(device, weights=popularity, minlength=devices)
+    return float(entries.max() / max(entries.mean(), 1.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ takes part in nothing; a Pooling layer's `N`, `Activation` and `pDropout` change
 Extensions to the language, all absent by default and refused under `strict_dsstne`:
 
 - network: `Optimizer` {Name, LearningRate, WeightDecay, Momentum, Momentum2, Clip, Warmup, Schedule
-  ("Constant" or "Cosine"), Steps}; `Precision` ("float32" or "bfloat16", the type products are computed in);
+  ("Constant" or "Cosine"), Steps, Lazy}; `Precision` ("float32" or "bfloat16", the type products are computed in);
   `Training` {BatchSize (a number or "auto"), Epochs, EarlyStopping {Metric, Patience, Validation, MinEpochs, Refit}},
   how it is trained where settings do not say;
 - Input layers: `Normalize` scales every sample to length 1; of a sparse one, whose `pDropout` DSSTNE ignores, it is
@@ -291,6 +291,7 @@ def _read_optimizer(node: Node | None) -> OptimizerSpec | None:
         warmup=int(members.number("Warmup", 0, low=0, high=_MOST)),
         schedule=members.choice("Schedule", SCHEDULES, Schedule.CONSTANT, unknown="unknown schedule: {value}"),
         steps=int(members.number("Steps", 0, low=0, high=_MOST)),
+        lazy=members.flag("Lazy", False),
     )
     _refuse_idle(members, spec)
     return spec
@@ -303,6 +304,10 @@ def _refuse_idle(members: Members, spec: OptimizerSpec) -> None:
             raise members.nodes[key].fail("AdaDelta has no learning rate")
     if spec.steps and spec.schedule is not Schedule.COSINE:
         raise members.nodes["Steps"].fail("only a Cosine schedule has Steps")
+    if spec.lazy and spec.clip:
+        raise members.nodes["Lazy"].fail("Clip needs the gradient of all rows at once")
+    if spec.lazy and spec.weight_decay and not spec.name.is_linear:
+        raise members.nodes["Lazy"].fail("only SGD, Momentum and Nesterov can make good a WeightDecay")
     if spec.steps and spec.steps <= spec.warmup:
         raise members.nodes["Steps"].fail(f"no step is left after a Warmup of {spec.warmup}")
 

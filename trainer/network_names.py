@@ -50,6 +50,7 @@ OPTIMIZER_KEYS = [
     "Warmup",
     "Schedule",
     "Steps",
+    "Lazy",
 ]
 NETWORK_SYNONYMS = {
     "LRN": "LocalResponseNormalization",

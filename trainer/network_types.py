@@ -115,6 +115,11 @@ class OptimizerName(IntEnum):
     ADADELTA = 5
     ADAM = 6
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether an update without a gradient is a linear map of a weight and its velocity, weight decay included."""
+        return self in (OptimizerName.SGD, OptimizerName.MOMENTUM, OptimizerName.NESTEROV)
+
 
 class Schedule(IntEnum):
     """Extension: how the learning rate goes on after its warm-up."""
@@ -214,6 +219,8 @@ class OptimizerSpec:
     schedule: Schedule = Schedule.CONSTANT
     steps: int = 0
     """Steps, warm-up included, after which a cosine schedule has ended; 0: those of the whole run."""
+    lazy: bool = False
+    """Matrices from sparse Input layers are updated only in rows that a step has entries for, and caught up later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,19 +20,17 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from trainer import checkpoint
-from trainer.data.batches import batch_size_of, paired_batches, sample_order
+from trainer.data.batches import batch_size_of, sample_order
 from trainer.data.netcdf import Dataset
-from trainer.data.prefetch import prefetched
-from trainer.data.sampling import Sampler
-from trainer.deal import ON_ACCELERATOR, ON_CPU, Deal, deals_of, with_deals
+from trainer.deal import ON_ACCELERATOR, ON_CPU, with_deals
 from trainer.errors import DevicesMissing, InputError, Interrupted, NonFiniteError
+from trainer.feeding import Feed
 from trainer.filing import cache_folder
 from trainer.hosts import agreed, check_same, placed
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
 from trainer.optimizer import rates_of
 from trainer.pace import UNSTATED, pace_of
 from trainer.settings import TrainSettings
-from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
 from trainer.state import StepReport, TrainState, abstract_state, create_state, in_order, make_step
 from trainer.stopping import Judged, Stopper, shapes_kept
@@ -130,8 +128,6 @@ def train(
     samples, size = data.samples, batch_size_of(pace.batch_size, data.samples, mesh.shape["data"])
     per_epoch = -(-samples // size)
     steps = per_epoch * pace.epochs
-    deals = deals_of(spec, mesh.shape["model"])
-    samplers = _samplers(spec, deals, data)
     saver = _Saver(checkpoints, lambda: _fingerprint(spec, data, settings, stopper), stopper)
     check_same(lambda: f"{_fingerprint(spec, data, settings, stopper)}{settings!r}{checkpoints and checkpoints.steps}")
     progress = saver.load((plain, spec), settings, mesh, steps=steps)
@@ -139,21 +135,12 @@ def train(
         progress = _begin(spec, data, settings, mesh, steps=steps)
         after_epoch(0, partial(in_order, progress.state, spec, mesh))
     step = make_step(spec, settings, mesh, steps=steps)
+    feed = Feed.of(spec, data.inputs, data.targets, mesh, pace.batch_size)
     add = jax.jit(lambda sums, report: jax.tree.map(jnp.add, sums, report), donate_argnums=0)
     for epoch in _epochs(progress.epoch, last, stopper):
         started, before = time.monotonic(), progress.done * size
         order = sample_order(samples, shuffle=spec.shuffle, seed=settings.seed, epoch=epoch)
-        batches = paired_batches(
-            data.inputs,
-            data.targets,
-            batch_size=pace.batch_size,
-            shards=mesh.shape["data"],
-            order=order[progress.done * size :],
-            deals=deals,
-            samplers=samplers,
-            seed=(settings.seed, epoch),
-        )
-        for inputs, targets in prefetched(to_mesh(batch, mesh) for batch in batches):
+        for inputs, targets in feed.batches(order[progress.done * size :], (settings.seed, epoch)):
             progress.state, report = step(progress.state, inputs, targets)
             progress.sums = add(progress.sums, report)
             progress.done += 1
@@ -306,7 +293,7 @@ def _interrupted(progress: _Progress) -> Interrupted:
 
 def _dealt(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
     weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
-    is_local = rates_of(spec, settings).is_local and mesh.shape["data"] == 1
+    is_local = rates_of(spec, settings).touches_rows_only(mesh.shape["data"])
     return with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights, is_local=is_local)
 
 
@@ -332,15 +319,6 @@ def _begin(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh:
 def _sparse_layers(data: TrainingData) -> set[str]:
     roles = (*data.inputs.items(), *data.targets.items())
     return {name for name, dataset in roles if isinstance(dataset, SparseDataset)}
-
-
-def _samplers(spec: NetworkSpec, deals: Mapping[str, Deal], data: TrainingData) -> dict[str, Sampler]:
-    found: dict[str, Sampler] = {}
-    for layer in spec.outputs:
-        dataset = data.targets[layer.name]
-        if layer.sampling.by and isinstance(dataset, SparseDataset):
-            found[layer.name] = Sampler.of(layer.sampling, deals[layer.name], dataset)
-    return found
 
 
 def _zeros(mesh: Mesh) -> StepReport:

@@ -1,11 +1,13 @@
 """The mesh where nobody says it: a pure choice by sizes, held against what compiled steps pass."""
 
 import jax
+import numpy as np
 import pytest
 from trainer_networks import chain, with_layer
 
 from trainer.capacity import DataShape, capacity
-from trainer.meshing import Machine, choose, mesh_for
+from trainer.deal import Deal
+from trainer.meshing import Machine, choose, imbalance, mesh_for
 from trainer.network_types import Negatives, NetworkSpec, OptimizerName, OptimizerSpec, Sampling
 from trainer.settings import TrainSettings
 
@@ -84,3 +86,18 @@ def test_compiled_steps_pass_less_on_the_mesh_that_is_chosen() -> None:
     assert answers[None].data_shards == 8
     assert answers[None].mesh_reason
     assert answers[None].collective_bytes < answers[1].collective_bytes
+
+
+@pytest.mark.parametrize(
+    ("popularity", "deal", "devices", "expected"),
+    [
+        # Parts 0 and 1 are the first device's.
+        pytest.param([8, 4, 2, 1, 0, 3, 0, 0], Deal(8, 8, 4), 2, 15 / 9, id="by parts"),
+        pytest.param([8, 4, 2, 1, 0, 3, 0, 0], Deal(8, 8), 4, 12 / 4.5, id="in order"),
+        pytest.param([0, 0], Deal(2, 2), 2, 0.0, id="nothing"),
+    ],
+)
+def test_the_fullest_device_is_held_against_the_mean(
+    popularity: list[int], deal: Deal, devices: int, expected: float
+) -> None:
+    assert imbalance(np.array(popularity), deal, devices) == pytest.approx(expected)
