@@ -172,6 +172,8 @@ class RunSpec(_Strict):
             raise ValueError("gpus and gpu_memory_gib may find any type: give max_usd_per_hour or max_usd")
         if self.fallback and self.market != "spot":
             raise ValueError('fallback is for market = "spot" only')
+        if self.settings.tune_trials and self.nodes > 1:
+            raise ValueError("settings.tune_trials is for one machine: those of nodes cannot tune as one")
         if self.bucket is not None and self.nodes > 1:
             raise ValueError("bucket is for one machine: the others of nodes would not end themselves")
         if self.skips_us:
