@@ -2,7 +2,8 @@
 # Starts the trainer of an uploaded run, detached, and returns at once.
 #   start-trainer.sh PYTHON BACKEND
 # Leaves in run/: log.txt (everything the trainer says), pid (leader of its session), exit (its status,
-# written last, by the trainer or, where it could not, from here).
+# written last, by the trainer or, where it could not, from here). Where AWS takes the machine back,
+# interruption.json says when, and the trainer saves and ends with 75, or, where it had not begun yet, with 143.
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -24,8 +25,13 @@ unset LD_LIBRARY_PATH
 
 # In the background of a script setsid does not fork: $! leads the new session.
 setsid sh -c '
+  "$1" -P -m trainer train --run-dir run &
+  trainer=$!
+  sh tree/infra/watch-interruption.sh "$trainer" &
+  watcher=$!
   status=0
-  "$1" -P -m trainer train --run-dir run || status=$?
+  wait "$trainer" || status=$?
+  kill "$watcher" 2> /dev/null
   if [ ! -e run/exit ]; then
     echo "$status" > run/.exit.new
     mv run/.exit.new run/exit

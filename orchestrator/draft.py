@@ -9,6 +9,7 @@ from secrets import token_hex
 from orchestrator.errors import UsageError
 from orchestrator.events import Stage
 from orchestrator.fit import Needs
+from orchestrator.homing import CHECKPOINTS, held
 from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data, settled
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
@@ -32,6 +33,8 @@ def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: st
     not asked what the training needs.
     """
     with telling.stage(Stage.CHECK, "network and data") as say:
+        if spec.continue_from is not None and not held(spec.continue_from):
+            raise UsageError(f"{spec.continue_from / CHECKPOINTS}: no checkpoint to go on from came home there")
         inputs = _inputs(spec)
         spec = settled(spec, inputs.summary)
         say(f"{inputs.summary.samples:,} samples × {inputs.summary.features:,} features")

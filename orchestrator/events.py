@@ -93,6 +93,8 @@ class Outcome:
     error: str | None = None
     left_until: datetime | None = None
     """When the timer ends a machine that was left alone; `None`: it was given back."""
+    machines: int = 1
+    """How many were rented, one after another: AWS took all but the last one back, or that, too."""
 
     @property
     def detached(self) -> bool:

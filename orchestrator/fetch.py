@@ -26,47 +26,67 @@ _LISTING_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Expected:
+class Content:
+    """What decides whether two files are the same."""
+
     size: int
     sha256: str
 
 
 def fetch(
-    session: Session, root: str, names: Sequence[str], *, into: Path, tell: Callable[[str], None], partial: bool = False
+    session: Session,
+    root: str,
+    names: Sequence[str],
+    *,
+    into: Path,
+    tell: Callable[[str], None],
+    partial: bool = False,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> tuple[Artifact, ...]:
     """Bring `run/NAME` under `root` into the folder `into`, in the order of `names`. Raises `RunFailed`
     where one is missing that a good run has, unless `partial`; `TransferMismatch` where one arrives differently.
     """
-    expected = _listing(session, root, names)
+    expected = contents(session, root, names)
     missing = [name for name in names if name not in expected and name not in _OPTIONAL]
     if missing and not partial:
         raise RunFailed(f"the trainer ended well but left no {', '.join(missing)} in {root}/run")
     artifacts: list[Artifact] = []
     for name in names:
         if name in expected:
-            artifacts.append(_bring(session, f"{root}/run/{name}", into / name, expected[name]))
+            artifacts.append(_bring(session, f"{root}/run/{name}", into / name, expected[name], on_bytes))
             tell(f"{name}, {expected[name].size:,} bytes")
     return tuple(artifacts)
 
 
-def _listing(session: Session, root: str, names: Sequence[str]) -> Mapping[str, _Expected]:
+def contents(session: Session, root: str, names: Sequence[str]) -> Mapping[str, Content]:
+    """What each `run/NAME` under `root` on the machine holds, of those that exist."""
     command = ("sh", "-c", _LISTING, "listing", f"{root}/run", *names)
     done = session.run(command, timeout_seconds=_LISTING_SECONDS)
     if done.exit_status != 0:
         words = done.stderr.strip() or f"status {done.exit_status}"
         raise CommandFailed(f"cannot list the results in {root}/run: {words}")
-    found: dict[str, _Expected] = {}
+    found: dict[str, Content] = {}
     for line in done.stdout.splitlines():
         size, sha256, name = line.split(maxsplit=2)
-        found[name] = _Expected(int(size), sha256)
+        found[name] = Content(int(size), sha256)
     return found
 
 
-def _bring(session: Session, remote: str, local: Path, expected: _Expected) -> Artifact:
+def content_of(path: Path) -> Content:
+    """What a file here holds."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return Content(file.tell(), sha256)
+
+
+def _bring(
+    session: Session, remote: str, local: Path, expected: Content, on_bytes: Callable[[int], None] | None
+) -> Artifact:
     aside = local.with_name(f".{local.name}.part")
     try:
-        session.get(remote, aside)
-        arrived = _settle(aside)
+        session.get(remote, aside, on_bytes=on_bytes)
+        _settle(aside)
+        arrived = content_of(aside)
         if arrived != expected:
             raise TransferMismatch(
                 f"{remote}: arrived as {arrived.size} bytes with SHA-256 {arrived.sha256}, "
@@ -78,9 +98,7 @@ def _bring(session: Session, remote: str, local: Path, expected: _Expected) -> A
     return Artifact(local.name, local, expected.size, expected.sha256)
 
 
-def _settle(path: Path) -> _Expected:
-    """Force a file to disk; its size and SHA-256."""
+def _settle(path: Path) -> None:
+    """Force a file to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return _Expected(file.tell(), sha256)

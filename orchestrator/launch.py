@@ -20,10 +20,10 @@ from orchestrator.errors import (
     RunFailed,
 )
 from orchestrator.keys import make_host_key, make_login_key
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter
-from orchestrator.record import KEY_FILE, MachineRecord
+from orchestrator.record import FIRST, KEY_FILE, LEDGER_FILE, MachineRecord, Turn
 from orchestrator.resources import (
     HostKeyPair,
     Instance,
@@ -44,7 +44,7 @@ _RUNNING_SECONDS = 600.0
 _ROUND_PAUSES_SECONDS = (15.0, 30.0, 60.0, 120.0, 300.0)
 """Between rounds of the offers while AWS has none of them; the last one again and again."""
 _POLL_SECONDS = 1.0
-_LOST_CAPACITY = "InsufficientInstanceCapacity"
+_LOST_CAPACITY = ("InsufficientInstanceCapacity", "SpotInstanceTermination", "SpotInstanceShutdown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,12 @@ class _Order:
     key_pair: KeyPair
     user_data: str
     number: int
+    turn: int
 
     def of(self, offer: Offer) -> LaunchRequest:
         """The request of an offer."""
         return LaunchRequest(
-            client_token=_token(self.site.plan, offer, self.number),
+            client_token=_token(self.site.plan, offer, self.turn, self.number),
             image=self.site.plan.image,
             instance_type=offer.instance_type,
             market=offer.market,
@@ -95,8 +96,10 @@ def launch(
     folder: Path,
     first_boot: str,
     tell: Callable[[str], None],
+    turn: Turn = FIRST,
 ) -> Launched:
-    """Rent the first offer that AWS has; returns when the instance runs and has a public address.
+    """Rent the first offer that AWS has; returns when the instance runs and has a public address. Key pair and security
+    group are made for the first machine of a run and serve every later one.
 
     `first_boot` is the text of `infra/first-boot.yaml`, filled in here. Raises `NoCapacity` if no offer
     is to be had, `InstanceDied` with EC2's reason if the instance ends by itself. What was created
@@ -105,15 +108,14 @@ def launch(
     site = Site(plan, reader, writer, ledger, clock, tell)
     host_key = make_host_key()
     user_data = fill_in(first_boot, host_key, max_hours=float(plan.spec.max_hours))
-    group = _group(site)
-    key_pair = _key_pair(site, folder)
+    group, key_pair = (_group(site), _key_pair(site, folder)) if turn.number == 1 else _kept(site, folder)
     tell(f"{group.group_id} open to {group.ingress_cidr}, key pair {key_pair.name}")
-    instance, offer = _instance(site, group, key_pair, user_data)
+    instance, offer = _instance(site, _Order(site, group, key_pair, user_data, 0, turn.number))
     tell(f"{instance.instance_id} runs in {instance.zone} at {instance.public_ip}")
     return Launched(instance, offer, key_pair, host_key, group)
 
 
-def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord:
+def record_of(launched: Launched, plan: Plan, *, now: datetime, turn: Turn = FIRST) -> MachineRecord:
     """The launched machine as the run's record keeps it."""
     instance, offer = launched.instance, launched.offer
     if instance.public_ip is None:
@@ -131,6 +133,11 @@ def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord
         launched_at=launched_at,
         ends_at=launched_at + timedelta(hours=float(plan.spec.max_hours)),
         max_usd=plan.spec.max_usd,
+        market=offer.market,
+        checkpoint_seconds=plan.spec.checkpoint_seconds,
+        number=turn.number,
+        hours_before=turn.before.hours,
+        usd_before=turn.before.usd,
     )
 
 
@@ -142,6 +149,7 @@ def _group(site: Site) -> SecurityGroup:
         account_id=plan.account.account_id,
         vpc_id=plan.placement.vpc_id,
         ingress_cidr=plan.ingress_cidr,
+        ingress_named="no" if plan.spec.ingress_cidr is None else "yes",
     )
     group_id = create(
         site,
@@ -182,13 +190,28 @@ def _key_pair(site: Site, folder: Path) -> KeyPair:
     return replace(made, fingerprint=fingerprint)
 
 
-def _instance(site: Site, group: SecurityGroup, key_pair: KeyPair, user_data: str) -> tuple[Instance, Offer]:
+def _kept(site: Site, folder: Path) -> tuple[SecurityGroup, KeyPair]:
+    """What the run's first machine was given."""
+    held = {entry.kind: entry for entry in open_entries(read_ledger(folder / LEDGER_FILE))}
+    try:
+        group, pair = held[Kind.SECURITY_GROUP], held[Kind.KEY_PAIR]
+    except KeyError as error:
+        raise RunFailed(f"the run's {error.args[0]} is gone: start the run again") from error
+    cidr = group.detail.get("ingress_cidr", site.plan.ingress_cidr)
+    fingerprint = pair.detail.get("fingerprint", "")
+    return (
+        SecurityGroup(group.resource_id or "", group.name, cidr),
+        KeyPair(pair.name, fingerprint, "", folder / KEY_FILE),
+    )
+
+
+def _instance(site: Site, order: _Order) -> tuple[Instance, Offer]:
     """Go round the offers until one is to be had, once or for as long as the spec waits for capacity."""
     spec = site.plan.spec
     deadline = site.clock.now() + timedelta(minutes=float(spec.wait_capacity_minutes))
     refused: dict[Way, str] = {}
     for number, pause in enumerate(chain(_ROUND_PAUSES_SECONDS, repeat(_ROUND_PAUSES_SECONDS[-1]))):
-        found = _round(site, _Order(site, group, key_pair, user_data, number), refused)
+        found = _round(site, replace(order, number=number), refused)
         if found is not None:
             return found
         left = (deadline - site.clock.now()).total_seconds()
@@ -283,12 +306,12 @@ def _running(site: Site, started: Instance) -> Instance:
 
 def _death(seen: Instance) -> RunFailed:
     reason = seen.state_reason or "EC2 gives no reason"
-    if _LOST_CAPACITY in reason:
+    if any(code in reason for code in _LOST_CAPACITY):
         return NoCapacity(f"{seen.instance_id} ended before it ran: {reason}")
     return InstanceDied(f"{seen.instance_id} in {seen.zone} is {seen.state} before it could be used: {reason}")
 
 
-def _token(plan: Plan, offer: Offer, number: int) -> str:
-    """A client token of this run, offer and round only: the token of an instance that ended is spent."""
-    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market} {number}"
+def _token(plan: Plan, offer: Offer, turn: int, number: int) -> str:
+    """A client token of this run, offer, machine and round only: the token of an instance that ended is spent."""
+    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market} {turn} {number}"
     return hashlib.sha256(told.encode()).hexdigest()

@@ -66,6 +66,10 @@ class Ledger:
         """The resource exists and has this id."""
         return self._follow(entry, LedgerEvent.CREATED, resource_id)
 
+    def changed(self, entry: LedgerEntry, **detail: str) -> LedgerEntry:
+        """The resource, which exists, is another in this."""
+        return self._follow(entry, LedgerEvent.CREATED, entry.resource_id, **detail)
+
     def deleted(self, entry: LedgerEntry) -> LedgerEntry:
         """The resource is confirmed to be gone."""
         return self._follow(entry, LedgerEvent.DELETED, entry.resource_id)

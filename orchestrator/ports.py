@@ -138,6 +138,10 @@ class CloudWriter(Protocol):
         """Admit `cidr` on TCP port 22; already so is fine."""
         ...
 
+    def revoke_ssh(self, group_id: str, *, cidr: str) -> None:
+        """Admit `cidr` on TCP port 22 no longer; already so is fine."""
+        ...
+
     def import_key_pair(self, name: str, *, public_openssh: str, tags: Mapping[str, str]) -> str:
         """Import an ed25519 public key; returns AWS's fingerprint."""
         ...

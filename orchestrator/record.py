@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import UsageError
-from orchestrator.money import Meter
-from orchestrator.resources import Host
+from orchestrator.money import NOTHING, Bill, Meter
+from orchestrator.resources import Host, Market
 
 FILE_NAME = "run.json"
 LEDGER_FILE = "ledger.jsonl"
@@ -45,6 +45,14 @@ class MachineRecord(BaseModel):
     ends_at: datetime
     """When its own timer ends it."""
     max_usd: Decimal | None = None
+    market: Market = Market.ON_DEMAND
+    checkpoint_seconds: float = 60.0
+    """How old a checkpoint at home is at least before the next one comes."""
+    number: int = 1
+    """Which machine of the run it is; those before it were taken back."""
+    hours_before: float = 0.0
+    """What those before it cost."""
+    usd_before: Decimal = Decimal(0)
 
 
 class RunRecord(BaseModel):
@@ -60,6 +68,17 @@ class RunRecord(BaseModel):
     plan: Mapping[str, Any] = {}
     machine: MachineRecord | None = None
     outcome: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Which machine of its run one is, and what those before it have cost."""
+
+    number: int = 1
+    before: Bill = NOTHING
+
+
+FIRST = Turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +102,10 @@ class Rental:
 
     @property
     def meter(self) -> Meter:
-        """What it costs."""
+        """What it costs, those before it included."""
         machine = self.machine
-        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.ends_at)
+        before = Bill(machine.hours_before, machine.usd_before)
+        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.ends_at, before)
 
 
 def remember_machine(folder: Path, machine: MachineRecord) -> Rental:

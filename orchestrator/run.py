@@ -3,34 +3,43 @@ be gone on with by another process. It is told as `Event`s to a callback and hol
 house; boto3, SSH and terminals are unknown here.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 from orchestrator.errors import (
     HostUnreachable,
-    InstanceDied,
     Interrupted,
-    NotYetVisible,
     OrchestratorError,
     OverBudget,
     RunFailed,
     SurvivorsLeft,
+    TakenBack,
     TrainingFailed,
 )
 from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
 from orchestrator.fetch import fetch
+from orchestrator.heard import last_words, read_metrics
+from orchestrator.homing import CHECKPOINTS, LOG, Homing, continuing, take_along
+from orchestrator.interruption import (
+    ASKED_TO_END,
+    Lookout,
+    bring_what_was_saved,
+    follow_up,
+    refuse_if_ended,
+    telling_ends_apart,
+)
 from orchestrator.launch import launch, record_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.money import Bill
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
-from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machine
-from orchestrator.remote import follow, prepare, start_training, stop_training
+from orchestrator.record import LEDGER_FILE, Rental, Turn, forget_keys, remember_machine
+from orchestrator.remote import Care, follow, prepare, start_training, stop_training
 from orchestrator.resources import Host
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
@@ -49,8 +58,6 @@ ARTIFACTS = (
     "log.txt",
 )
 """What a good run brings home."""
-CHECKPOINTS = "checkpoints.tar"
-"""What a stopped one may bring besides, to go on from."""
 
 _CONNECT_LIMIT_SECONDS = 300.0
 _CONNECT_EVERY_SECONDS = 1.0
@@ -76,6 +83,8 @@ class _Found:
     artifacts: tuple[Artifact, ...] = ()
     error: OrchestratorError | None = None
     detached: bool = False
+    ended: list[str] = field(default_factory=list[str])
+    """Machines that were taken back, and are gone."""
 
     @property
     def left_alone(self) -> bool:
@@ -93,10 +102,10 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
     found = _Found()
     ledger = Ledger(folder / LEDGER_FILE, clock=world.clock, run_id=plan.run_id, region=plan.spec.region)
 
-    def story() -> None:
-        with telling.stage(Stage.LAUNCH, "renting") as say:
+    def rent(current: Plan, turn: Turn) -> Rental:
+        with telling.stage(Stage.LAUNCH, f"renting machine {turn.number}" if turn.number > 1 else "renting") as say:
             launched = launch(
-                plan,
+                current,
                 reader=world.reader,
                 writer=world.writer,
                 ledger=ledger,
@@ -104,11 +113,24 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
                 folder=folder,
                 first_boot=first_boot,
                 tell=say,
+                turn=turn,
             )
-        found.rental = remember_machine(folder, record_of(launched, plan, now=world.clock.now()))
-        _begin(plan, world, found.rental, gpus=launched.offer.gpus, telling=telling)
-        if not detach:
-            _finish(world, found, found.rental, telling=telling)
+        record = record_of(launched, current, now=world.clock.now(), turn=turn)
+        found.rental = remember_machine(folder, record)
+        with telling_ends_apart(world.reader, record):
+            _begin(current, world, found.rental, gpus=launched.offer.gpus, telling=telling)
+        return found.rental
+
+    def story() -> None:
+        current, turn = plan, Turn()
+        while True:
+            try:
+                rental = rent(current, turn)
+                if not detach:
+                    _finish(world, found, rental, ledger=ledger, telling=telling)
+                break
+            except TakenBack as error:
+                current, turn = _again(current, world, error, found, ledger=ledger, telling=telling)
         found.detached = detach
 
     return _told(story, world, found=found, ledger=ledger, folder=folder, telling=telling)
@@ -119,8 +141,8 @@ def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> 
     found = _Found(rental)
 
     def story() -> None:
-        refuse_if_ended(world, rental)
-        _finish(world, found, rental, telling=telling)
+        refuse_if_ended(world.reader, rental.machine)
+        _finish(world, found, rental, ledger=ledger, telling=telling)
 
     return _told(story, world, found=found, ledger=ledger, folder=rental.folder, telling=telling)
 
@@ -176,7 +198,7 @@ def _told(
     return _outcome(ledger.run_id, world, telling=telling, found=found, folder=folder, report=report)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _naming_what_is_left(folder: Path) -> Generator[None]:
     """An interrupted teardown says what may still exist."""
     try:
@@ -196,21 +218,54 @@ def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Tell
         session = connected(world, host)
         say(f"{host.user}@{host.address}, host key as pinned")
     try:
-        _prepare_and_start(plan, session, root=rental.root, gpus=gpus, telling=telling)
+        _prepare_and_start(plan, session, rental, gpus=gpus, telling=telling)
     finally:
         session.close()
 
 
-def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
+def _again(
+    plan: Plan, world: World, error: TakenBack, found: _Found, *, ledger: Ledger, telling: Telling
+) -> tuple[Plan, Turn]:
+    """The plan after an interruption. `TakenBack` if there is to be no other machine."""
+    if found.rental is None:
+        raise error
+    with telling.stage(Stage.TEARDOWN, f"interrupted: {error}") as say:
+        again, turn, report = follow_up(
+            plan,
+            error,
+            found.rental,
+            reader=world.reader,
+            writer=world.writer,
+            ledger=ledger,
+            clock=world.clock,
+            tell=say,
+        )
+    found.ended += [*report.deleted, *report.already_gone]
+    return again, turn
+
+
+def _finish(world: World, found: _Found, rental: Rental, *, ledger: Ledger, telling: Telling) -> None:
     """From the start of the trainer to the last verified artifact."""
+    with telling_ends_apart(world.reader, rental.machine):
+        _train_and_fetch(world, found, rental, ledger=ledger, telling=telling)
+    (rental.folder / CHECKPOINTS).unlink(missing_ok=True)
+
+
+def _train_and_fetch(world: World, found: _Found, rental: Rental, *, ledger: Ledger, telling: Telling) -> None:
     try:
-        status = _followed(world, rental, telling=telling)
+        status = _followed(world, rental, ledger=ledger, telling=telling)
     except OverBudget:
         with telling.stage(Stage.FETCH, "stopping the trainer and bringing home what there is") as say:
             found.artifacts = _salvaged(world, rental, say)
         raise
+    if status in ASKED_TO_END:
+        with (
+            telling.stage(Stage.FETCH, "the trainer was asked to end; bringing home what it saved") as say,
+            contextlib.closing(connected(world, rental.host)) as session,
+        ):
+            bring_what_was_saved(session, rental, world.clock, say)
     if status != 0:
-        last = _last_words(rental.folder / "log.txt")
+        last = last_words(rental.folder / LOG)
         raise TrainingFailed(f"the trainer ended with status {status}: {last}")
     with telling.stage(Stage.FETCH, "bringing the results home") as say:
         session = connected(world, rental.host)
@@ -220,11 +275,22 @@ def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) ->
             session.close()
 
 
-def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
+def _followed(world: World, rental: Rental, *, ledger: Ledger, telling: Telling) -> int:
+    def say(remark: str) -> None:
+        telling.say(Stage.TRAIN, remark)
+
+    def watch() -> None:
+        _watch_budget(rental, world.clock.now())
+
     def tell(message: str, progress: Progress | None) -> None:
         telling.say(Stage.TRAIN, message, progress and _with_cost(progress, rental, world.clock.now()))
 
-    with telling.stage(Stage.TRAIN, "training"), (rental.folder / "log.txt").open("ab") as log:
+    care = Care(
+        always=watch,
+        with_line=Homing(rental, world.clock, say, on_bytes=watch),
+        while_lost=Lookout(world.reader, world.writer, world.clock, ledger, rental, say),
+    )
+    with telling.stage(Stage.TRAIN, "training"), (rental.folder / LOG).open("ab") as log:
         return follow(
             world.connect,
             rental.host,
@@ -232,7 +298,7 @@ def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
             clock=world.clock,
             log=log,
             tell=tell,
-            watch=lambda: _watch_budget(rental, world.clock.now()),
+            care=care,
         )
 
 
@@ -265,19 +331,8 @@ def _salvaged(world: World, rental: Rental, say: Callable[[str], None]) -> tuple
         return ()
 
 
-def refuse_if_ended(world: World, rental: Rental) -> None:
-    """Raises `InstanceDied` unless the machine runs."""
-    name = rental.machine.instance_id
-    try:
-        seen = world.reader.instance(name)
-    except NotYetVisible:
-        raise InstanceDied(f"{name} is gone, and with it what was not brought home") from None
-    if seen.state != "running":
-        reason = f" ({seen.state_reason})" if seen.state_reason else ""
-        raise InstanceDied(f"{name} is {seen.state}{reason}, and gone is what was not brought home")
-
-
-def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, telling: Telling) -> None:
+def _prepare_and_start(plan: Plan, session: Session, rental: Rental, *, gpus: int, telling: Telling) -> None:
+    root = rental.root
     with telling.stage(Stage.UPLOAD, f"{len(plan.manifest.files)} files"):
         upload(
             session,
@@ -289,6 +344,8 @@ def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, te
     with telling.stage(Stage.PREPARE, "finding or making the Python environment") as say:
         environment = prepare(session, root)
         say(environment.note)
+        if any((rental.folder / name).exists() for name in (LOG, CHECKPOINTS)):
+            say(take_along(session, rental))
         start_training(session, root, environment)
 
 
@@ -298,6 +355,7 @@ def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
         "data": f"../data/{_data_name(plan)}",
         "network": "network.json",
         "min_devices": max(1, gpus),
+        "checkpoint_seconds": plan.spec.checkpoint_seconds,
         "settings": plan.spec.settings.model_dump(exclude_none=True),
     }
     return {
@@ -310,25 +368,6 @@ def _data_name(plan: Plan) -> str:
     """Name of the one file or folder under `data/`."""
     (name,) = {file.destination.parts[1] for file in plan.manifest.files if file.destination.parts[0] == "data"}
     return name
-
-
-def read_metrics(path: Path) -> Mapping[str, float]:
-    """The last value of each name in `metrics.jsonl`; nothing where there is no such file. A line
-    that cannot be read is passed over, since a run may have ended in the middle of one.
-    """
-    metrics: dict[str, float] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            report = json.loads(line)
-            metrics[report["name"]] = float(report["value"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return metrics
-
-
-def _last_words(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "its log is empty"
 
 
 def _outcome(
@@ -351,7 +390,8 @@ def _outcome(
         hours=rent.hours,
         estimated_usd=rent.usd,
         stages=tuple(telling.stages),
-        teardown=report,
-        error=None if error is None else str(error),
+        teardown=replace(report, deleted=(*found.ended, *report.deleted)),
+        error=None if error is None else continuing(error, folder),
+        machines=found.rental.machine.number if found.rental else 0,
         left_until=found.rental.machine.ends_at if found.left_alone and found.rental else None,
     )

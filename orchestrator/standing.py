@@ -21,6 +21,7 @@ from orchestrator.errors import (
 )
 from orchestrator.events import Artifact, Outcome, Stage, Standing
 from orchestrator.fetch import fetch
+from orchestrator.interruption import refuse_if_ended
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.ports import Session
 from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, Rental, RunRecord, find_run, remember_outcome
@@ -28,7 +29,7 @@ from orchestrator.remote import Look, follow, look_at, progress_of, snapshot
 from orchestrator.report.outcome import outcome_json
 from orchestrator.report.progress import progress
 from orchestrator.resources import Kind
-from orchestrator.run import ARTIFACTS, World, go_on, refuse_if_ended
+from orchestrator.run import ARTIFACTS, World, go_on
 from orchestrator.stopping import stoppable
 from orchestrator.telling import Telling
 from orchestrator.worlds import door_of, world_at
@@ -74,7 +75,7 @@ def stands(run_name: str, *, output: Path, say: Say) -> Standing:
         return Standing(site.record.run_id, state or "renting")
     rental = Rental(site.folder, site.record.run_id, machine)
     try:
-        refuse_if_ended(site.world, rental)
+        refuse_if_ended(site.world.reader, rental.machine)
         with _line(site, rental, say) as session:
             look = look_at(session, rental.root)
     except InstanceDied as error:
@@ -96,7 +97,7 @@ def listen(run_name: str, *, output: Path, to: BinaryIO, on: bool, say: Say) -> 
         to.write(path.read_bytes())
         return
     rental = site.rental()
-    refuse_if_ended(site.world, rental)
+    refuse_if_ended(site.world.reader, rental.machine)
     _admit(site, say)
     if on:
         follow(
@@ -131,7 +132,7 @@ def bring(run_name: str, *, output: Path, partial: bool, stream: TextIO) -> tupl
     """
     site = _site(run_name, output)
     rental = site.rental()
-    refuse_if_ended(site.world, rental)
+    refuse_if_ended(site.world.reader, rental.machine)
     with progress(stream) as tell:
         telling = Telling(site.world.clock, tell)
         with telling.stage(Stage.FETCH, "bringing the results home") as say, _line(site, rental, say) as session:
@@ -153,7 +154,7 @@ def ssh_command(run_name: str, *, output: Path, say: Say) -> tuple[str, ...]:
     """ssh(1) to the run's machine, by the run's key, admitting no other host key, heeding nobody's settings."""
     site = _site(run_name, output)
     rental = site.rental()
-    refuse_if_ended(site.world, rental)
+    refuse_if_ended(site.world.reader, rental.machine)
     _admit(site, say)
     address, port = door_of(rental.host, site.record.endpoint)
     options = {
@@ -191,7 +192,7 @@ def _admit(site: _Site, say: Say) -> None:
     entries = read_ledger(site.folder / LEDGER_FILE)
     # Whether it may be opened is for the machine to show: it may be open already.
     try:
-        admit_caller(site.record.run_id, entries, reader=site.world.reader, writer=site.world.writer, tell=say)
+        admit_caller(entries, reader=site.world.reader, writer=site.world.writer, ledger=site.ledger, tell=say)
     except RunFailed as error:
         say(f"{error}; trying the machine all the same")
 

@@ -136,6 +136,10 @@ class AwsCloud:
         """Admit `cidr` on TCP port 22; already so is fine. `NotYetVisible` if the group is not seen."""
         network.admit(self._ec2, group_id, cidr=cidr, tags=tags)
 
+    def revoke_ssh(self, group_id: str, *, cidr: str) -> None:
+        """Admit `cidr` on TCP port 22 no longer; already so is fine."""
+        network.turn_away(self._ec2, group_id, cidr=cidr)
+
     def import_key_pair(self, name: str, *, public_openssh: str, tags: Mapping[str, str]) -> str:
         """Import an ed25519 public key; returns AWS's fingerprint. `AlreadyExists` if the name is taken."""
         return keys.import_key(self._clients.creator, name, public_openssh=public_openssh, tags=tags)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from orchestrator.aws.errors import translated
-from orchestrator.aws.requests import allow_ssh, create_security_group, filters
-from orchestrator.errors import AlreadyExists, CloudRefused, NotYetVisible
+from orchestrator.aws.requests import allow_ssh, create_security_group, filters, revoke_ssh
+from orchestrator.errors import AlreadyExists, AlreadyGone, CloudRefused, NotYetVisible
 from orchestrator.resources import Network, Subnet
 
 
@@ -54,6 +54,12 @@ def admit(ec2: Any, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> Non
     opening = translated(f"opening port 22 of {group_id} to {cidr}", missing=NotYetVisible)
     with suppress(AlreadyExists), opening:
         ec2.authorize_security_group_ingress(**allow_ssh(group_id, cidr=cidr, tags=tags))
+
+
+def turn_away(ec2: Any, group_id: str, *, cidr: str) -> None:
+    """Admit `cidr` on TCP port 22 no longer; already so is fine."""
+    with suppress(AlreadyGone), translated(f"closing port 22 of {group_id} to {cidr}"):
+        ec2.revoke_security_group_ingress(**revoke_ssh(group_id, cidr=cidr))
 
 
 def delete_group(ec2: Any, group_id: str) -> None:

@@ -97,6 +97,10 @@ MustFit = Annotated[
         show_default="must-fit",
     ),
 ]
+Continue = Annotated[
+    Path | None,
+    typer.Option("--continue", help="Go on from the checkpoint that an ended run brought home.", metavar="DIR"),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 MockCloud = Annotated[

@@ -14,6 +14,7 @@ from orchestrator.cli.options import (
     AsJson,
     BatchSize,
     Config,
+    Continue,
     Data,
     DryRun,
     Epochs,
@@ -67,6 +68,7 @@ _FLAGS = {
     "max_hours": "max_hours",
     "max_usd": "max_usd",
     "must_fit": "must_fit",
+    "continue_from": "continue_from",
 }
 """Parameters of `launch-and-train` and the key of the run spec that each one overrides."""
 
@@ -97,6 +99,7 @@ def launch_and_train(
     max_usd: MaxUsd = None,
     max_usd_per_hour: MaxUsdPerHour = None,
     must_fit: MustFit = None,
+    continue_from: Continue = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")
     ] = False,
@@ -111,14 +114,9 @@ def launch_and_train(
     from orchestrator.worlds import Where
 
     with answering(as_json) as answer:
-        outcome = carry_out(
-            _spec(config, ctx.params),
-            Where(dry_run, mock_cloud),
-            stream=sys.stderr,
-            agree=asker("Rent this?", yes=yes),
-            quiet=as_json,
-            detach=detach,
-        )
+        spec, where = _spec(config, ctx.params), Where(dry_run, mock_cloud)
+        agree = asker("Rent this?", yes=yes)
+        outcome = carry_out(spec, where, stream=sys.stderr, agree=agree, quiet=as_json, detach=detach)
         answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
         if outcome.error:
             typer.echo(f"error: {outcome.error}", err=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from trainer_checkerboard import write_checkerboard, write_network
 
-from orchestrator.run import ARTIFACTS, read_metrics
+from orchestrator.heard import read_metrics
+from orchestrator.run import ARTIFACTS
 from orchestrator.spec import RunSettings
 from trainer.job import run_job
 from trainer.rundir import RunDirectory
