@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from orchestrator.admission import admit_caller
 from orchestrator.errors import (
+    CloudUnavailable,
     CommandFailed,
     HostUnreachable,
     InstanceDied,
@@ -27,11 +28,12 @@ from orchestrator.money import Bill, usd_per_hour
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter, Session
 from orchestrator.record import LEDGER_FILE, MachineRecord, Rental, Turn
+from orchestrator.remote import SAVED
 from orchestrator.resources import Market, Offer
 from orchestrator.teardown import end_instances
 from orchestrator.telling import Say
 
-ASKED_TO_END = frozenset({75, 143})
+ASKED_TO_END = frozenset({SAVED, 143})
 """Exit statuses of a trainer that was asked to end: by itself, once it has saved; by the signal, too early for that."""
 NOTICE = "interruption.json"
 """In a run directory: AWS's notice, as the machine heard it."""
@@ -91,7 +93,9 @@ def notice_of(session: Session, rental: Rental) -> TakenBack | None:
 
 @dataclass(slots=True)
 class Lookout:
-    """Called while a machine does not answer: has it ended, and may we still reach it from where we are now?"""
+    """Called while a machine does not answer: has it ended, are we cut off ourselves, and may we still reach it from
+    where we are now?
+    """
 
     reader: CloudReader
     writer: CloudWriter
@@ -100,21 +104,28 @@ class Lookout:
     rental: Rental
     tell: Say
     due: datetime | None = None
+    cut_off: bool = False
+    said: str = ""
 
-    def __call__(self) -> None:
-        """Raises `TakenBack` or `InstanceDied`. What else AWS says, or does not, is told."""
+    def __call__(self) -> bool:
+        """Whether AWS does not answer either. Raises `TakenBack` or `InstanceDied`; what else AWS says is told."""
         now = self.clock.now()
         if self.due is not None and now < self.due:
-            return
+            return self.cut_off
         self.due = now + timedelta(seconds=_ASK_SECONDS)
         try:
             refuse_if_ended(self.reader, self.rental.machine)
             entries = read_ledger(self.rental.folder / LEDGER_FILE)
             admit_caller(entries, reader=self.reader, writer=self.writer, ledger=self.ledger, tell=self.tell)
+            self.cut_off = False
         except InstanceDied:
             raise
         except RunFailed as error:
-            self.tell(f"{error}; trying the machine all the same")
+            self.cut_off = isinstance(error, CloudUnavailable)
+            if str(error) != self.said:
+                self.said = str(error)
+                self.tell(f"{error}; trying the machine all the same")
+        return self.cut_off
 
 
 def bring_what_was_saved(session: Session, rental: Rental, clock: Clock, say: Say) -> None:

@@ -80,8 +80,8 @@ class Care:
     """Before every look."""
     with_line: Callable[[Session], None] = _nothing
     """After every look that found the trainer at work."""
-    while_lost: Callable[[], None] = _nothing
-    """After every attempt that found no line."""
+    while_lost: Callable[[], bool] = lambda: False
+    """After every attempt that found no line: whether it is we who are cut off, a time that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,8 @@ def follow(
 ) -> int:
     """Follow a trainer to its end and return its exit status. Its log is added to `log`, which goes on
     where it ends, or from `offset`. A lost line is dialled again; `HostUnreachable` rises if the machine stays
-    away for two minutes, `TrainingFailed` if the trainer has ended without a status, `CommandFailed` if none was
-    started.
+    away for two minutes in which we are not, `TrainingFailed` if the trainer has ended without a status,
+    `CommandFailed` if none was started.
     """
     trail = _Trail(root, log, clock, tell, log.tell() if offset is None else offset)
     lost: datetime | None = None
@@ -159,7 +159,8 @@ def follow(
                 line.close()
                 session = None
                 lost = lost or _told_lost(clock, tell, error)
-                care.while_lost()
+                if care.while_lost():
+                    lost = clock.now()
                 if (clock.now() - lost).total_seconds() > _LOST_LIMIT_SECONDS:
                     raise _gave_up(host) from error
             clock.sleep(_POLL_SECONDS)

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 
 from orchestrator.errors import (
@@ -35,7 +34,7 @@ from orchestrator.interruption import (
 )
 from orchestrator.launch import launch, record_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
-from orchestrator.money import Bill
+from orchestrator.money import NOTHING, Bill
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
 from orchestrator.record import LEDGER_FILE, Rental, Turn, forget_keys, remember_machine
@@ -85,6 +84,8 @@ class _Found:
     detached: bool = False
     ended: list[str] = field(default_factory=list[str])
     """Machines that were taken back, and are gone."""
+    spent: Bill | None = None
+    """What they cost, while none lives."""
 
     @property
     def left_alone(self) -> bool:
@@ -116,7 +117,7 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
                 turn=turn,
             )
         record = record_of(launched, current, now=world.clock.now(), turn=turn)
-        found.rental = remember_machine(folder, record)
+        found.rental, found.spent = remember_machine(folder, record), None
         with telling_ends_apart(world.reader, record):
             _begin(current, world, found.rental, gpus=launched.offer.gpus, telling=telling)
         return found.rental
@@ -241,6 +242,7 @@ def _again(
             tell=say,
         )
     found.ended += [*report.deleted, *report.already_gone]
+    found.spent = turn.before
     return again, turn
 
 
@@ -380,7 +382,7 @@ def _outcome(
             f"could not confirm that these are gone: {left}; run `orchestrator down {run_id}`",
             report.survivors,
         )
-    rent = found.rental.meter.until(world.clock.now()) if found.rental else Bill(0.0, Decimal(0))
+    rent = found.spent or (found.rental.meter.until(world.clock.now()) if found.rental else NOTHING)
     return Outcome(
         run_id=run_id,
         exit_status=0 if error is None else error.exit_status,

@@ -2,18 +2,21 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from clocks import FakeClock
 from rentals import run_spec
 
-from orchestrator.errors import CommandFailed, InstanceDied, NotYetVisible, TakenBack
+from orchestrator.errors import CloudUnavailable, CommandFailed, InstanceDied, NotYetVisible, TakenBack
 from orchestrator.fit import NOT_ASKED, fits_of
-from orchestrator.interruption import planned_again, refuse_if_ended, telling_ends_apart
+from orchestrator.interruption import Lookout, planned_again, refuse_if_ended, telling_ends_apart
+from orchestrator.ledger import Ledger
 from orchestrator.money import Bill, usd_per_hour
 from orchestrator.plan import Placement, Plan
-from orchestrator.record import MachineRecord
+from orchestrator.record import MachineRecord, Rental
 from orchestrator.resources import Account, Image, Instance, Manifest, Market, Offer
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -137,3 +140,30 @@ def test_a_failure_of_a_machine_that_runs_is_told_as_it_is():
         raise CommandFailed("no such file")
     with pytest.raises(TakenBack), telling_ends_apart(seen("terminated", "Server.SpotInstanceTermination"), machine()):
         raise CommandFailed("no such file")
+
+
+def lookout(reader: Any, folder: Path, said: list[str]) -> Lookout:
+    nobody: Any = None
+    clock = FakeClock()
+    ledger = Ledger(folder / "ledger.jsonl", clock=clock, run_id="r-1", region="us-east-1")
+    return Lookout(reader, nobody, clock, ledger, Rental(folder, "r-1", machine()), said.append)
+
+
+def test_who_is_cut_off_from_aws_too_does_not_give_the_machine_up(tmp_path: Path):
+    def unavailable(_: str) -> Instance:
+        raise CloudUnavailable("no answer")
+
+    said: list[str] = []
+    reader = SimpleNamespace(instance=unavailable)
+    look = lookout(reader, tmp_path, said)
+    for _ in range(3):
+        assert look()
+        look.clock.sleep(10)
+    assert len(said) == 1, "the same is not said again and again"
+    reader.instance = seen("running").instance
+    assert not look()
+
+
+def test_a_machine_that_does_not_answer_because_aws_took_it_back_is_not_waited_for(tmp_path: Path):
+    with pytest.raises(TakenBack):
+        lookout(seen("shutting-down", "Server.SpotInstanceTermination"), tmp_path, [])()
