@@ -9,7 +9,7 @@ from secrets import token_hex
 from orchestrator.errors import UsageError
 from orchestrator.events import Stage
 from orchestrator.fit import Needs
-from orchestrator.homing import CHECKPOINTS, held
+from orchestrator.homing import CHECKPOINTS, held, refuse_other_training
 from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data, settled
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
@@ -37,6 +37,8 @@ def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: st
             raise UsageError(f"{spec.continue_from / CHECKPOINTS}: no checkpoint to go on from came home there")
         inputs = _inputs(spec)
         spec = settled(spec, inputs.summary)
+        if spec.continue_from is not None:
+            refuse_other_training(spec.continue_from, inputs.summary.model_dump() | spec.settings.model_dump())
         say(f"{inputs.summary.samples:,} samples × {inputs.summary.features:,} features")
     with (
         telling.stage(Stage.PLAN, "image, prices, quota, fit, files") as say,

@@ -6,10 +6,11 @@ of the one before.
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import (
     CommandFailed,
@@ -21,10 +22,12 @@ from orchestrator.errors import (
     TimedOut,
     TrainingFailed,
     TransferMismatch,
+    UsageError,
 )
 from orchestrator.fetch import content_of, contents, fetch
 from orchestrator.ports import Clock, Session
-from orchestrator.record import Rental
+from orchestrator.record import FILE_NAME as RECORD_FILE
+from orchestrator.record import Rental, read_record
 
 CHECKPOINTS = "checkpoints.tar"
 """In a run folder: what a training goes on from."""
@@ -37,6 +40,8 @@ _SHARE = 20.0
 """A transfer may take one part in so many of the time: while it lasts, nobody sees the training end."""
 _PATIENCE_SECONDS = 300.0
 """What has not come home by then is too large for this line, and no other is tried."""
+_DECIDING = ("samples", "features", "nnz", "parameters", "batch_size", "seed", "held_out", "learning_rate")
+"""Of a plan's inputs and settings: what makes two trainings different."""
 _PACK = """\
 cd "$1/run" 2> /dev/null || exit 0
 newest() { ls "$1" 2> /dev/null | grep -E '^[0-9]+$' | sort -n | tail -n 1; }
@@ -151,6 +156,22 @@ def held(folder: Path) -> str:
     first = [int(found[1]) for name in names if (found := re.fullmatch(r"checkpoints/(\d+)", name))]
     again = [int(found[1]) for name in names if (found := re.fullmatch(r"checkpoints/refit/(\d+)", name))]
     return "/".join(str(max(steps)) if steps else "" for steps in (first, again)) if first or again else ""
+
+
+def refuse_other_training(earlier: Path, now: Mapping[str, Any]) -> None:
+    """`UsageError` where the inputs and settings of a run differ from those that its record names: a checkpoint is of
+    one training. The trainer, which sees all of both, would refuse it too, but on a machine that costs money.
+    """
+    if not (earlier / RECORD_FILE).exists():
+        return
+    plan = read_record(earlier).plan
+    before = {**plan.get("inputs", {}), **plan.get("settings", {})}
+    for key in _DECIDING:
+        if key in before and before[key] != now[key]:
+            raise UsageError(
+                f"{earlier}: its training had {key} = {before[key]}, this one has {now[key]}: a checkpoint is gone on "
+                "from with the same network, data and settings"
+            )
 
 
 def copy_from(earlier: Path, folder: Path) -> None:

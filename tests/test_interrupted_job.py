@@ -11,7 +11,7 @@ import pytest
 from programs import BIN, MockCloud, run
 from trainer_checkerboard import write_checkerboard, write_network
 
-EPOCHS = 500
+EPOCHS = 300
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from rentals import run_spec
 
 from orchestrator.draft import draft
 from orchestrator.errors import InstanceDied, TrainingFailed, TransferMismatch, UsageError
-from orchestrator.homing import Homing, continuing, held, take_along
+from orchestrator.homing import Homing, continuing, held, refuse_other_training, take_along
 from orchestrator.ports import CloudReader, Session
-from orchestrator.record import MachineRecord, Rental
+from orchestrator.record import MachineRecord, Rental, RunRecord, write_record
 from orchestrator.telling import Telling
 
 
@@ -146,6 +146,15 @@ def test_a_run_without_a_checkpoint_is_not_gone_on_from(tmp_path: Path):
     clock, nobody = FakeClock(), cast("CloudReader", None)
     with pytest.raises(UsageError, match=r"checkpoints\.tar: no checkpoint to go on from"):
         draft(run_spec(continue_from=tmp_path), nobody, telling=Telling(clock, lambda _: None))
+
+
+def test_another_training_is_not_gone_on_with(tmp_path: Path):
+    plan = {"inputs": {"samples": 60, "batch_size": 256}, "settings": {"batch_size": 16, "learning_rate": None}}
+    write_record(tmp_path, RunRecord(run_id="r-1", region="us-east-1", account_id="1", plan=plan))
+    same = {"samples": 60, "batch_size": 16, "learning_rate": None, "epochs": 9}
+    refuse_other_training(tmp_path, same)
+    with pytest.raises(UsageError, match="had samples = 60, this one has 61"):
+        refuse_other_training(tmp_path, same | {"samples": 61})
 
 
 def test_how_to_go_on_is_said_where_there_is_something_to_go_on_from(home: Home):
