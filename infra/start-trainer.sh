@@ -4,6 +4,8 @@
 # Leaves in run/: log.txt (everything the trainer says), pid (leader of its session), exit (its status,
 # written last, by the trainer or, where it could not, from here). Where AWS takes the machine back,
 # interruption.json says when, and the trainer saves and ends with 75, or, where it had not begun yet, with 143.
+# Where run/bucket.json is, what the run makes is put into a bucket, and the machine then ends itself (bucket.py);
+# what that says lies in run/bucket.log.
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -22,9 +24,20 @@ JAX_PLATFORMS=$2
 export PYTHONPATH PYTHONUNBUFFERED JAX_PLATFORMS
 # A path set by the image would put other CUDA libraries before those of the wheels.
 unset LD_LIBRARY_PATH
+# Rights of a machine that has just booted may take a while to be there.
+AWS_METADATA_SERVICE_NUM_ATTEMPTS=5
+AWS_METADATA_SERVICE_TIMEOUT=5
+export AWS_METADATA_SERVICE_NUM_ATTEMPTS AWS_METADATA_SERVICE_TIMEOUT
+
+if [ -e run/bucket.json ]; then
+  "$1" -P tree/infra/bucket.py try
+fi
 
 # In the background of a script setsid does not fork: $! leads the new session.
 setsid sh -c '
+  if [ -e run/bucket.json ]; then
+    "$1" -P tree/infra/bucket.py beside >> run/bucket.log 2>&1 &
+  fi
   "$1" -P -m trainer train --run-dir run &
   trainer=$!
   sh tree/infra/watch-interruption.sh "$trainer" &
@@ -35,6 +48,10 @@ setsid sh -c '
   if [ ! -e run/exit ]; then
     echo "$status" > run/.exit.new
     mv run/.exit.new run/exit
+  fi
+  if [ -e run/bucket.json ]; then
+    wait
+    "$1" -P tree/infra/bucket.py finish >> run/bucket.log 2>&1
   fi
 ' trainer "$1" < /dev/null >> run/log.txt 2>&1 &
 echo $! > run/.pid.new

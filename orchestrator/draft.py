@@ -2,7 +2,7 @@
 surveyed, the upload listed, the plan made. Changes nothing anywhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 
@@ -11,10 +11,11 @@ from orchestrator.events import Stage
 from orchestrator.fit import Needs
 from orchestrator.homing import CHECKPOINTS, held, refuse_other_training
 from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data, settled
+from orchestrator.keeping import bucket_notes, folder_of_run
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
 from orchestrator.plan import Plan, make_plan, new_run_id
-from orchestrator.ports import CloudReader
+from orchestrator.ports import CloudReader, Storage
 from orchestrator.spec import RunSpec
 from orchestrator.survey import survey
 from orchestrator.telling import Telling
@@ -28,7 +29,7 @@ class Draft:
     inputs: Inputs
 
 
-def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: str = "") -> Draft:
+def draft(spec: RunSpec, reader: CloudReader, *, storage: Storage, telling: Telling, unweighed: str = "") -> Draft:
     """Plan `spec`. What only the user can mend rises as `UsageError`. Where `unweighed` says why not, the trainer is
     not asked what the training needs.
     """
@@ -60,8 +61,16 @@ def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: st
         run_id = new_run_id(spec.name, telling.clock.now(), token_hex(3))
         needs = Needs(unknown=unweighed) if unweighed else questions.needs()
         plan = make_plan(spec, facts, manifest=manifest, run_id=run_id, needs=needs)
+        plan = _with_bucket(plan, storage)
         say(f"{len(plan.offers)} offers")
     return Draft(plan, inputs)
+
+
+def _with_bucket(plan: Plan, storage: Storage) -> Plan:
+    folder = folder_of_run(storage, plan.spec, plan.run_id)
+    if folder is None:
+        return plan
+    return replace(plan, kept_in=folder, notes=(*plan.notes, *bucket_notes(folder, region=plan.spec.region)))
 
 
 def _inputs(spec: RunSpec) -> Inputs:

@@ -138,6 +138,7 @@ def record_of(launched: Launched, plan: Plan, *, now: datetime, turn: Turn = FIR
         number=turn.number,
         hours_before=turn.before.hours,
         usd_before=turn.before.usd,
+        kept_in=plan.kept_in,
     )
 
 

@@ -68,20 +68,28 @@ class Ledger:
 
     def changed(self, entry: LedgerEntry, **detail: str) -> LedgerEntry:
         """The resource, which exists, is another in this."""
-        return self._follow(entry, LedgerEvent.CREATED, entry.resource_id, **detail)
+        return self._follow(entry, LedgerEvent.CREATED, entry.resource_id, at=None, **detail)
 
-    def deleted(self, entry: LedgerEntry) -> LedgerEntry:
-        """The resource is confirmed to be gone."""
-        return self._follow(entry, LedgerEvent.DELETED, entry.resource_id)
+    def deleted(self, entry: LedgerEntry, *, at: datetime | None = None) -> LedgerEntry:
+        """The resource is confirmed to be gone, now or since `at`."""
+        return self._follow(entry, LedgerEvent.DELETED, entry.resource_id, at=at)
 
     def failed(self, entry: LedgerEntry, reason: str) -> LedgerEntry:
         """AWS refused: the resource was not created. Not for answers that were lost."""
         return self._follow(entry, LedgerEvent.FAILED, entry.resource_id, reason=reason)
 
-    def _follow(self, entry: LedgerEntry, event: LedgerEvent, resource_id: str | None, **detail: str) -> LedgerEntry:
+    def _follow(
+        self,
+        entry: LedgerEntry,
+        event: LedgerEvent,
+        resource_id: str | None,
+        *,
+        at: datetime | None = None,
+        **detail: str,
+    ) -> LedgerEntry:
         return self._append(
             LedgerEntry(
-                self._clock.now(),
+                at or self._clock.now(),
                 entry.run_id,
                 event,
                 entry.kind,

@@ -10,7 +10,7 @@ from decimal import Decimal
 from orchestrator.errors import UsageError
 from orchestrator.fit import NOT_ASKED, Fits, Needs, fit_notes, fits_of, holding
 from orchestrator.money import rent_usd
-from orchestrator.resources import Account, Image, InstanceType, LeftOut, Manifest, Market, Offer, Tagged
+from orchestrator.resources import Account, BucketFolder, Image, InstanceType, LeftOut, Manifest, Market, Offer, Tagged
 from orchestrator.spec import RunSpec
 
 _OLD = timedelta(hours=48)
@@ -61,6 +61,8 @@ class Plan:
     fits: Fits
     notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    kept_in: BucketFolder | None = None
+    """Where the machine itself puts what it makes."""
 
 
 def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, needs: Needs = NOT_ASKED) -> Plan:

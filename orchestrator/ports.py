@@ -1,4 +1,4 @@
-"""The protocols between the story and the world: `CloudReader`, `CloudWriter`, `Session`, `Clock`.
+"""The protocols between the story and the world: `CloudReader`, `CloudWriter`, `Storage`, `Session`, `Clock`.
 Adapters implement them and raise only errors of `errors.py`; `tests/contract/` holds them to it.
 """
 
@@ -19,6 +19,7 @@ from orchestrator.resources import (
     Network,
     Price,
     Quota,
+    Stored,
     Tagged,
     Way,
 )
@@ -164,6 +165,32 @@ class CloudWriter(Protocol):
 
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume that is attached to nothing."""
+        ...
+
+
+class Storage(Protocol):
+    """Looks into buckets and changes nothing there; what a run leaves in one its machine puts there. Any call may raise
+    `CredentialsMissing`, `PermissionMissing` or `CloudUnavailable`.
+    """
+
+    def region_of(self, bucket: str) -> str | None:
+        """The region a bucket is in, or `None` if there is no such bucket."""
+        ...
+
+    def names(self, bucket: str, prefix: str) -> tuple[str, ...]:
+        """What follows `prefix` in the keys of the bucket that begin with it, in order."""
+        ...
+
+    def look(self, bucket: str, key: str) -> Stored | None:
+        """The object, or `None` if there is none of that key."""
+        ...
+
+    def read(self, bucket: str, key: str) -> bytes | None:
+        """What a small object holds, or `None` if there is none of that key."""
+        ...
+
+    def download(self, bucket: str, key: str, local: Path) -> Stored:
+        """Download an object into `local` as it is. `AlreadyGone` if there is none of that key."""
         ...
 
 

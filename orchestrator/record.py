@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import UsageError
 from orchestrator.money import NOTHING, Bill, Meter
-from orchestrator.resources import Host, Market
+from orchestrator.resources import BucketFolder, Host, Market
 
 FILE_NAME = "run.json"
 LEDGER_FILE = "ledger.jsonl"
+PLAN_FILE = "plan.txt"
+"""The plan as it was shown."""
 KEY_FILE = "key.pem"
 """The private login key."""
 KNOWN_HOSTS = "known_hosts"
@@ -53,6 +55,8 @@ class MachineRecord(BaseModel):
     hours_before: float = 0.0
     """What those before it cost."""
     usd_before: Decimal = Decimal(0)
+    kept_in: BucketFolder | None = None
+    """Where it puts what it makes; it then ends itself."""
 
 
 class RunRecord(BaseModel):

@@ -76,8 +76,8 @@ class Care:
     `TimedOut`, which are a lost line's.
     """
 
-    always: Callable[[], None] = _nothing
-    """Before every look."""
+    always: Callable[[], int | None] = _nothing
+    """Before every look: the exit status, where it was learnt elsewhere."""
     with_line: Callable[[Session], None] = _nothing
     """After every look that found the trainer at work."""
     while_lost: Callable[[], bool] = lambda: False
@@ -144,7 +144,8 @@ def follow(
     with contextlib.ExitStack() as line:
         session: Session | None = None
         while True:
-            care.always()
+            if (learnt := care.always()) is not None:
+                return learnt
             try:
                 if session is None:
                     session = connect(host)

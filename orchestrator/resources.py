@@ -280,3 +280,32 @@ class CommandResult:
     stdout: str
     stderr: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BucketFolder:
+    """A folder of a bucket, and the region that the bucket is in."""
+
+    bucket: str
+    prefix: str
+    """Without slashes at its ends."""
+    region: str
+
+    @property
+    def url(self) -> str:
+        """`s3://NAME/PREFIX`."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def key(self, name: str) -> str:
+        """The key of an object in it."""
+        return f"{self.prefix}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object of a bucket."""
+
+    size: int
+    etag: str
+    sha256: str | None
+    """As whoever put it there says, or S3 has reckoned; `None`: it is not known."""

@@ -6,91 +6,27 @@ house; boto3, SSH and terminals are unknown here.
 import contextlib
 import json
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.errors import (
-    HostUnreachable,
-    Interrupted,
-    OrchestratorError,
-    OverBudget,
-    RunFailed,
-    SurvivorsLeft,
-    TakenBack,
-    TrainingFailed,
-)
-from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
-from orchestrator.fetch import fetch
-from orchestrator.heard import last_words, read_metrics
-from orchestrator.homing import CHECKPOINTS, LOG, Homing, continuing, take_along
-from orchestrator.interruption import (
-    ASKED_TO_END,
-    Lookout,
-    bring_what_was_saved,
-    follow_up,
-    refuse_if_ended,
-    telling_ends_apart,
-)
+from orchestrator import bucket
+from orchestrator.brought import read_metrics
+from orchestrator.errors import Interrupted, OrchestratorError, SurvivorsLeft, TakenBack
+from orchestrator.events import Outcome, Stage, TeardownReport
+from orchestrator.homing import CHECKPOINTS, LOG, continuing, take_along
+from orchestrator.interruption import follow_up, telling_ends_apart
+from orchestrator.keeping import orders
 from orchestrator.launch import launch, record_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
-from orchestrator.money import NOTHING, Bill
+from orchestrator.money import NOTHING
 from orchestrator.plan import Plan
-from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
+from orchestrator.ports import Session
 from orchestrator.record import LEDGER_FILE, Rental, Turn, forget_keys, remember_machine
-from orchestrator.remote import Care, follow, prepare, start_training, stop_training
-from orchestrator.resources import Host
+from orchestrator.remote import prepare, start_training
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
+from orchestrator.training import ARTIFACTS, Found, World, connected, finish, refuse_if_lost
 from orchestrator.upload import upload
-from orchestrator.wait import wait_until
-
-ARTIFACTS = (
-    "recs",
-    "gl.nc",
-    "features_input",
-    "features_output",
-    "features_attributes",
-    "samples_input",
-    "titles.json",
-    "metrics.jsonl",
-    "log.txt",
-)
-"""What a good run brings home."""
-
-_CONNECT_LIMIT_SECONDS = 300.0
-_CONNECT_EVERY_SECONDS = 1.0
-_GIVING_BACK_SECONDS = 120.0
-"""What is left of the budget when a run is stopped, in seconds of its machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a run touches. A dry run differs from a real one in these four values only."""
-
-    reader: CloudReader
-    writer: CloudWriter
-    connect: Connect
-    clock: Clock
-
-
-@dataclass(slots=True)
-class _Found:
-    """What the run has come by so far; teardown and outcome need it however the run ends."""
-
-    rental: Rental | None = None
-    artifacts: tuple[Artifact, ...] = ()
-    error: OrchestratorError | None = None
-    detached: bool = False
-    ended: list[str] = field(default_factory=list[str])
-    """Machines that were taken back, and are gone."""
-    spent: Bill | None = None
-    """What they cost, while none lives."""
-
-    @property
-    def left_alone(self) -> bool:
-        """Whether the machine is to go on without us."""
-        return self.detached and self.error is None
 
 
 def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Telling, detach: bool = False) -> Outcome:
@@ -100,7 +36,7 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
     Failures do not rise: the outcome carries them, after teardown. Only what this program did not
     foresee rises, also after teardown.
     """
-    found = _Found()
+    found = Found()
     ledger = Ledger(folder / LEDGER_FILE, clock=world.clock, run_id=plan.run_id, region=plan.spec.region)
 
     def rent(current: Plan, turn: Turn) -> Rental:
@@ -128,7 +64,7 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
             try:
                 rental = rent(current, turn)
                 if not detach:
-                    _finish(world, found, rental, ledger=ledger, telling=telling)
+                    finish(world, found, rental, ledger=ledger, telling=telling)
                 break
             except TakenBack as error:
                 current, turn = _again(current, world, error, found, ledger=ledger, telling=telling)
@@ -139,11 +75,11 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
 
 def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> Outcome:
     """What `run` does from the training on, for a run whose training was begun before."""
-    found = _Found(rental)
+    found = Found(rental)
 
     def story() -> None:
-        refuse_if_ended(world.reader, rental.machine)
-        _finish(world, found, rental, ledger=ledger, telling=telling)
+        refuse_if_lost(world, found, rental, telling=telling)
+        finish(world, found, rental, ledger=ledger, telling=telling)
 
     return _told(story, world, found=found, ledger=ledger, folder=rental.folder, telling=telling)
 
@@ -151,6 +87,7 @@ def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> 
 def give_back(world: World, ledger: Ledger, *, folder: Path, telling: Telling) -> TeardownReport:
     """Tear down whatever a run's ledger and tags still name, and forget its keys once that is done."""
     with telling.stage(Stage.TEARDOWN, "giving everything back") as say:
+        bucket.date_own_end(world.reader, world.storage, ledger, folder)
         report = teardown(
             read_ledger(folder / LEDGER_FILE),
             reader=world.reader,
@@ -164,26 +101,8 @@ def give_back(world: World, ledger: Ledger, *, folder: Path, telling: Telling) -
     return report
 
 
-def connected(world: World, host: Host, *, limit_seconds: float = _CONNECT_LIMIT_SECONDS) -> Session:
-    """A line to a machine that may need a while to answer."""
-
-    def dialled() -> Session | None:
-        try:
-            return world.connect(host)
-        except HostUnreachable:
-            return None
-
-    return wait_until(
-        dialled,
-        clock=world.clock,
-        limit_seconds=limit_seconds,
-        every_seconds=_CONNECT_EVERY_SECONDS,
-        what=f"SSH at {host.address}",
-    )
-
-
 def _told(
-    story: Callable[[], None], world: World, *, found: _Found, ledger: Ledger, folder: Path, telling: Telling
+    story: Callable[[], None], world: World, *, found: Found, ledger: Ledger, folder: Path, telling: Telling
 ) -> Outcome:
     report = TeardownReport()
     try:
@@ -225,7 +144,7 @@ def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Tell
 
 
 def _again(
-    plan: Plan, world: World, error: TakenBack, found: _Found, *, ledger: Ledger, telling: Telling
+    plan: Plan, world: World, error: TakenBack, found: Found, *, ledger: Ledger, telling: Telling
 ) -> tuple[Plan, Turn]:
     """The plan after an interruption. `TakenBack` if there is to be no other machine."""
     if found.rental is None:
@@ -244,93 +163,6 @@ def _again(
     found.ended += [*report.deleted, *report.already_gone]
     found.spent = turn.before
     return again, turn
-
-
-def _finish(world: World, found: _Found, rental: Rental, *, ledger: Ledger, telling: Telling) -> None:
-    """From the start of the trainer to the last verified artifact."""
-    with telling_ends_apart(world.reader, rental.machine):
-        _train_and_fetch(world, found, rental, ledger=ledger, telling=telling)
-    (rental.folder / CHECKPOINTS).unlink(missing_ok=True)
-
-
-def _train_and_fetch(world: World, found: _Found, rental: Rental, *, ledger: Ledger, telling: Telling) -> None:
-    try:
-        status = _followed(world, rental, ledger=ledger, telling=telling)
-    except OverBudget:
-        with telling.stage(Stage.FETCH, "stopping the trainer and bringing home what there is") as say:
-            found.artifacts = _salvaged(world, rental, say)
-        raise
-    if status in ASKED_TO_END:
-        with (
-            telling.stage(Stage.FETCH, "the trainer was asked to end; bringing home what it saved") as say,
-            contextlib.closing(connected(world, rental.host)) as session,
-        ):
-            bring_what_was_saved(session, rental, world.clock, say)
-    if status != 0:
-        last = last_words(rental.folder / LOG)
-        raise TrainingFailed(f"the trainer ended with status {status}: {last}")
-    with telling.stage(Stage.FETCH, "bringing the results home") as say:
-        session = connected(world, rental.host)
-        try:
-            found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say)
-        finally:
-            session.close()
-
-
-def _followed(world: World, rental: Rental, *, ledger: Ledger, telling: Telling) -> int:
-    def say(remark: str) -> None:
-        telling.say(Stage.TRAIN, remark)
-
-    def watch() -> None:
-        _watch_budget(rental, world.clock.now())
-
-    def tell(message: str, progress: Progress | None) -> None:
-        telling.say(Stage.TRAIN, message, progress and _with_cost(progress, rental, world.clock.now()))
-
-    care = Care(
-        always=watch,
-        with_line=Homing(rental, world.clock, say, on_bytes=watch),
-        while_lost=Lookout(world.reader, world.writer, world.clock, ledger, rental, say),
-    )
-    with telling.stage(Stage.TRAIN, "training"), (rental.folder / LOG).open("ab") as log:
-        return follow(
-            world.connect,
-            rental.host,
-            root=rental.root,
-            clock=world.clock,
-            log=log,
-            tell=tell,
-            care=care,
-        )
-
-
-def _with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
-    """Progress, and what it has cost and may cost."""
-    return replace(progress, usd=rental.meter.until(now).usd, usd_at_most=rental.meter.at_most().usd)
-
-
-def _watch_budget(rental: Rental, now: datetime) -> None:
-    cap = rental.machine.max_usd
-    if cap is not None and rental.meter.passes(cap, now, ahead_seconds=_GIVING_BACK_SECONDS):
-        raise OverBudget(
-            f"stopped at {rental.meter.until(now).usd} USD: to bring the results home and give the machine back takes "
-            f"up to {_GIVING_BACK_SECONDS:g} s, after which it would have cost more than max_usd = {cap}; "
-            f"what there was lies in {rental.folder}"
-        )
-
-
-def _salvaged(world: World, rental: Rental, say: Callable[[str], None]) -> tuple[Artifact, ...]:
-    """What a training that is stopped has made. Failures are told: the machine must go, whatever comes home."""
-    try:
-        session = world.connect(rental.host)
-        try:
-            stop_training(session, rental.root)
-            return fetch(session, rental.root, (*ARTIFACTS, CHECKPOINTS), into=rental.folder, tell=say, partial=True)
-        finally:
-            session.close()
-    except RunFailed as error:
-        say(f"nothing more could be brought home: {error}")
-        return ()
 
 
 def _prepare_and_start(plan: Plan, session: Session, rental: Rental, *, gpus: int, telling: Telling) -> None:
@@ -352,7 +184,7 @@ def _prepare_and_start(plan: Plan, session: Session, rental: Rental, *, gpus: in
 
 
 def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
-    """The trainer's side of the contract: `run/spec.json` and `run/network.json`."""
+    """The trainer's side of the contract: `run/spec.json` and `run/network.json`; and what to do with a bucket."""
     job = {
         "data": f"../data/{_data_name(plan)}",
         "network": "network.json",
@@ -360,9 +192,11 @@ def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
         "checkpoint_seconds": plan.spec.checkpoint_seconds,
         "settings": plan.spec.settings.model_dump(exclude_none=True),
     }
+    kept_in = plan.kept_in
     return {
         "run/spec.json": json.dumps(job, indent=1).encode(),
         "run/network.json": plan.spec.network.read_bytes(),
+        **({"run/bucket.json": orders(kept_in, names=ARTIFACTS, checkpoints=CHECKPOINTS)} if kept_in else {}),
     }
 
 
@@ -373,7 +207,7 @@ def _data_name(plan: Plan) -> str:
 
 
 def _outcome(
-    run_id: str, world: World, *, telling: Telling, found: _Found, folder: Path, report: TeardownReport
+    run_id: str, world: World, *, telling: Telling, found: Found, folder: Path, report: TeardownReport
 ) -> Outcome:
     error = found.error
     if report.survivors:
@@ -382,7 +216,7 @@ def _outcome(
             f"could not confirm that these are gone: {left}; run `orchestrator down {run_id}`",
             report.survivors,
         )
-    rent = found.spent or (found.rental.meter.until(world.clock.now()) if found.rental else NOTHING)
+    rent = found.spent or (found.rental.meter.until(found.ended_at or world.clock.now()) if found.rental else NOTHING)
     return Outcome(
         run_id=run_id,
         exit_status=0 if error is None else error.exit_status,
@@ -396,4 +230,5 @@ def _outcome(
         error=None if error is None else continuing(error, folder),
         machines=found.rental.machine.number if found.rental else 0,
         left_until=found.rental.machine.ends_at if found.left_alone and found.rental else None,
+        kept_in=found.rental.machine.kept_in.url if found.rental and found.rental.machine.kept_in else None,
     )

@@ -2,8 +2,10 @@
 id and no present time.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +17,25 @@ from orchestrator.resources import Market
 
 _InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
 _Positive = Annotated[Decimal, Field(gt=0)]
+
+
+_BUCKET_URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<path>.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketUrl:
+    """`s3://NAME/PREFIX`, taken apart."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """`ValueError` where it is no such URL."""
+        found = _BUCKET_URL.fullmatch(url)
+        if found is None:
+            raise ValueError(f"{url!r} is not of the form s3://NAME/PREFIX")
+        return cls(found["bucket"], found["path"])
 
 
 class _Strict(BaseModel):
@@ -61,6 +82,8 @@ class RunSpec(_Strict):
     """Leave out instance types whose GPUs the trainer reckons too small."""
     instance_profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9+=,.@_-]{1,128}$")] | None = None
     """Name of the profile that gives the machine AWS rights of its own; `None`: it has none."""
+    bucket: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-]+)+$")] | None = None
+    """`s3://NAME/PREFIX`: the machine puts there what it makes, below the run's id, and ends itself."""
     ingress_cidr: str | None = None
     """Who may reach port 22; `None`: the caller's address, /32."""
     account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
@@ -105,7 +128,18 @@ class RunSpec(_Strict):
             raise ValueError("gpus and gpu_memory_gib may find any type: give max_usd_per_hour or max_usd")
         if self.fallback and self.market != "spot":
             raise ValueError('fallback is for market = "spot" only')
+        if self.bucket is not None and self.instance_profile is None:
+            raise ValueError(_profile_wanted(BucketUrl.parse(self.bucket), self.region))
         return self
+
+
+def _profile_wanted(place: BucketUrl, region: str) -> str:
+    return (
+        "bucket wants an instance_profile, by whose rights the machine writes there: `aws cloudformation deploy "
+        f"--stack-name launch-and-train --region {region} --capabilities CAPABILITY_IAM --template-file "
+        "infra/cloudformation/launch-and-train.yaml --parameter-overrides "
+        f"Bucket={place.bucket} BucketPrefix={place.prefix}` makes one, and tells its name as MachineProfileName"
+    )
 
 
 def read_spec(path: Path, overrides: Mapping[str, Any]) -> RunSpec:

@@ -6,11 +6,13 @@ import contextlib
 import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from orchestrator.admission import admit_caller
+from orchestrator.bucket import bring_kept, bring_what_there_is, kept_run
 from orchestrator.errors import (
     HostUnreachable,
     InstanceDied,
@@ -24,14 +26,15 @@ from orchestrator.fetch import fetch
 from orchestrator.interruption import refuse_if_ended
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.ports import Session
-from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, Rental, RunRecord, find_run, remember_outcome
+from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, Rental, RunRecord, find_run
 from orchestrator.remote import Look, follow, look_at, progress_of, snapshot
-from orchestrator.report.outcome import outcome_json
 from orchestrator.report.progress import progress
+from orchestrator.report.summary import close_books
 from orchestrator.resources import Kind
-from orchestrator.run import ARTIFACTS, World, go_on
+from orchestrator.run import go_on
 from orchestrator.stopping import stoppable
 from orchestrator.telling import Telling
+from orchestrator.training import ARTIFACTS, FETCHED, World
 from orchestrator.worlds import door_of, world_at
 
 Say = Callable[[str], None]
@@ -66,6 +69,9 @@ _WHY_NO_MACHINE = {
 }
 
 
+_GIVE_BACK = "`orchestrator attach` brings it home and gives back key pair and security group, which cost nothing"
+
+
 def stands(run_name: str, *, output: Path, say: Say) -> Standing:
     """How a run stands. Looks, and changes nothing but, where the caller has moved, whom the machine admits."""
     site = _site(run_name, output)
@@ -79,7 +85,9 @@ def stands(run_name: str, *, output: Path, say: Say) -> Standing:
         with _line(site, rental, say) as session:
             look = look_at(session, rental.root)
     except InstanceDied as error:
-        return _standing(site, rental, "machine gone", note=f"{error}; `orchestrator down` closes the books")
+        return _stands_in_bucket(site, rental) or _standing(
+            site, rental, "machine gone", note=f"{error}; `orchestrator down` closes the books"
+        )
     except (HostUnreachable, TimedOut) as error:
         return _standing(site, rental, "out of reach", note=str(error))
     return _standing(site, rental, look.state, look=look)
@@ -97,7 +105,11 @@ def listen(run_name: str, *, output: Path, to: BinaryIO, on: bool, say: Say) -> 
         to.write(path.read_bytes())
         return
     rental = site.rental()
-    refuse_if_ended(site.world.reader, rental.machine)
+    try:
+        refuse_if_ended(site.world.reader, rental.machine)
+    except InstanceDied as error:
+        to.write(_kept_log(site, rental, error))
+        return
     _admit(site, say)
     if on:
         follow(
@@ -122,7 +134,7 @@ def attach(run_name: str, *, output: Path, stream: TextIO) -> Outcome:
         telling = Telling(site.world.clock, tell)
         _refuse_if_not_started(site, rental, lambda remark: telling.say(Stage.CONNECT, remark))
         outcome = go_on(rental, site.world, ledger=site.ledger, telling=telling)
-    remember_outcome(site.folder, outcome_json(outcome))
+    close_books(site.folder, outcome)
     return outcome
 
 
@@ -132,9 +144,12 @@ def bring(run_name: str, *, output: Path, partial: bool, stream: TextIO) -> tupl
     """
     site = _site(run_name, output)
     rental = site.rental()
-    refuse_if_ended(site.world.reader, rental.machine)
     with progress(stream) as tell:
         telling = Telling(site.world.clock, tell)
+        try:
+            refuse_if_ended(site.world.reader, rental.machine)
+        except InstanceDied as error:
+            return _bring_from_bucket(site, rental, error, partial=partial, telling=telling)
         with telling.stage(Stage.FETCH, "bringing the results home") as say, _line(site, rental, say) as session:
             look = look_at(session, rental.root)
             if not look.started or (look.going_on and not partial):
@@ -147,6 +162,26 @@ def bring(run_name: str, *, output: Path, partial: bool, stream: TextIO) -> tupl
             artifacts = fetch(session, root, ARTIFACTS, into=rental.folder, tell=say, partial=not whole)
     if not whole and not look.going_on:
         raise TrainingFailed(f"the trainer failed (status {look.exit_status}); what it left was brought home")
+    return artifacts
+
+
+def _bring_from_bucket(
+    site: _Site, rental: Rental, error: InstanceDied, *, partial: bool, telling: Telling
+) -> tuple[Artifact, ...]:
+    """What a machine that is gone has put into a bucket."""
+    storage, kept_in = site.world.storage, rental.machine.kept_in
+    if kept_in is None:
+        raise error
+    kept = kept_run(storage, kept_in)
+    if kept is None and not partial:
+        raise InstanceDied(f"{error}; `orchestrator fetch --partial` brings what it had put into {kept_in.url}")
+    with telling.stage(Stage.FETCH, f"bringing the results home from {kept_in.url}") as say:
+        if kept is None:
+            return bring_what_there_is(storage, kept_in, FETCHED, into=rental.folder, tell=say)
+        artifacts = bring_kept(storage, kept_in, kept, FETCHED, into=rental.folder, tell=say)
+        say(f"the machine has ended itself; {_GIVE_BACK}")
+    if kept.exit_status != 0:
+        raise TrainingFailed(f"the trainer failed (status {kept.exit_status}); what it left was brought home")
     return artifacts
 
 
@@ -188,6 +223,28 @@ def _without_machine(site: _Site) -> str | None:
     return "given back" if site.record.outcome is not None or entries else "renting"
 
 
+def _stands_in_bucket(site: _Site, rental: Rental) -> Standing | None:
+    """How a run stands whose machine has ended: `None` where it has put nothing into a bucket."""
+    kept_in = rental.machine.kept_in
+    if kept_in is None:
+        return None
+    kept = kept_run(site.world.storage, kept_in)
+    if kept is None:
+        note = f"it ended before all was in {kept_in.url}; `orchestrator attach` brings home what is there"
+        return _standing(site, rental, "machine gone", note=note)
+    note = f"all of it is in {kept_in.url} and its machine has ended itself; {_GIVE_BACK}"
+    standing = _standing(site, rental, "done" if kept.exit_status == 0 else "failed", note=note, until=kept.ended_at)
+    return replace(standing, exit_status=kept.exit_status, minutes_to_timer=None)
+
+
+def _kept_log(site: _Site, rental: Rental, error: InstanceDied) -> bytes:
+    kept_in = rental.machine.kept_in
+    log = site.world.storage.read(kept_in.bucket, kept_in.key("log.txt")) if kept_in else None
+    if log is None:
+        raise error
+    return log
+
+
 def _admit(site: _Site, say: Say) -> None:
     entries = read_ledger(site.folder / LEDGER_FILE)
     # Whether it may be opened is for the machine to show: it may be open already.
@@ -219,9 +276,18 @@ def _refuse_if_not_started(site: _Site, rental: Rental, say: Say) -> None:
         )
 
 
-def _standing(site: _Site, rental: Rental, state: str, *, note: str = "", look: Look | None = None) -> Standing:
+def _standing(
+    site: _Site,
+    rental: Rental,
+    state: str,
+    *,
+    note: str = "",
+    look: Look | None = None,
+    until: datetime | None = None,
+) -> Standing:
+    """`until`: when the machine ended itself."""
     machine, now = rental.machine, site.world.clock.now()
-    moment = min(now, machine.ends_at) if state == "machine gone" else now
+    moment = until or (min(now, machine.ends_at) if state == "machine gone" else now)
     spent = rental.meter.until(moment)
     return Standing(
         run_id=rental.run_id,

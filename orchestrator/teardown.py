@@ -2,7 +2,8 @@
 repeated at will; whatever it cannot confirm to be gone it names as a survivor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -15,7 +16,7 @@ from orchestrator.wait import wait_until
 
 _ENDING_SECONDS = 600.0
 _IN_USE_SECONDS = 300.0
-_POLL_SECONDS = 2.0
+_POLL_SECONDS = 1.0
 _SETTLED_SECONDS = 30.0
 """What was asked for longer ago than this and is still not visible does not exist."""
 _ORDER = (Kind.INSTANCE, Kind.KEY_PAIR, Kind.VOLUME, Kind.NETWORK_INTERFACE, Kind.SECURITY_GROUP)
@@ -68,8 +69,9 @@ def teardown(
     still_open = open_entries(tuple(entries))
     if _is_other_account(site, still_open):
         return TeardownReport(survivors=tuple(_label(entry) for entry in still_open))
+    asked = _ask_instances(site, still_open)
     for entry in reversed(still_open):
-        _give_back(site, entry, ledger, tally)
+        _give_back(site, entry, ledger, tally, asked)
     if still_open or any(entry.event is LedgerEvent.CREATED for entry in entries):
         _sweep_run(site, ledger, tally)
     return tally.report()
@@ -88,7 +90,7 @@ def end_instances(
     site, tally = _Site(reader, writer, clock, tell), _Tally()
     for entry in reversed(open_entries(tuple(entries))):
         if entry.kind is Kind.INSTANCE:
-            _give_back(site, entry, ledger, tally)
+            _give_back(site, entry, ledger, tally, {})
     return tally.report()
 
 
@@ -125,11 +127,23 @@ def _is_other_account(site: _Site, still_open: Sequence[LedgerEntry]) -> bool:
     return True
 
 
-def _give_back(site: _Site, entry: LedgerEntry, ledger: Ledger, tally: _Tally) -> None:
+def _ask_instances(site: _Site, still_open: Sequence[LedgerEntry]) -> Mapping[str, bool]:
+    """Ask every instance to end before any is waited for: by id whether it was still there. Where the call failed it is
+    left out, and asked again when its turn comes.
+    """
+    asked: dict[str, bool] = {}
+    for entry in still_open:
+        if entry.kind is Kind.INSTANCE and entry.resource_id:
+            with suppress(OrchestratorError):
+                asked[entry.resource_id] = _terminated(site, entry.resource_id)
+    return asked
+
+
+def _give_back(site: _Site, entry: LedgerEntry, ledger: Ledger, tally: _Tally, asked: Mapping[str, bool]) -> None:
     label = _label(entry)
     try:
         found = (entry.resource_id,) if entry.resource_id else _found(site, entry)
-        gone = [_give_one_back(site, entry, resource_id, tally.patience_seconds) for resource_id in found]
+        gone = [_give_one_back(site, entry, resource_id, tally.patience_seconds, asked) for resource_id in found]
     except OrchestratorError as error:
         site.tell(f"{label}: {error}")
         tally.survivors[label] = entry
@@ -140,9 +154,12 @@ def _give_back(site: _Site, entry: LedgerEntry, ledger: Ledger, tally: _Tally) -
     site.tell(f"{', '.join(labels)}: {'deleted' if any(gone) else 'was not there'}")
 
 
-def _give_one_back(site: _Site, entry: LedgerEntry, resource_id: str, patience_seconds: float) -> bool:
+def _give_one_back(
+    site: _Site, entry: LedgerEntry, resource_id: str, patience_seconds: float, asked: Mapping[str, bool]
+) -> bool:
     if entry.kind is Kind.INSTANCE:
-        return _end_instance(site, resource_id, settled=_age_seconds(site, entry) >= _SETTLED_SECONDS)
+        settled = _age_seconds(site, entry) >= _SETTLED_SECONDS
+        return _end_instance(site, resource_id, settled=settled, asked=asked.get(resource_id))
     return _delete(site, entry.kind, resource_id, patience_seconds=patience_seconds)
 
 
@@ -197,9 +214,10 @@ def _delete(site: _Site, kind: Kind, resource_id: str, *, patience_seconds: floa
     return _waited(site, deleted, limit_seconds=patience_seconds, what=f"{resource_id} to be free")
 
 
-def _end_instance(site: _Site, instance_id: str, *, settled: bool) -> bool:
-    """Terminate and see it terminated: `False` if it was so before."""
-    asked = _terminated(site, instance_id)
+def _end_instance(site: _Site, instance_id: str, *, settled: bool, asked: bool | None = None) -> bool:
+    """Terminate and see it terminated: `False` if it was so before. `asked`: what asking brought, if it was asked."""
+    if asked is None:
+        asked = _terminated(site, instance_id)
     unseen_until = site.clock.now() + timedelta(seconds=0 if settled else _SETTLED_SECONDS)
 
     def ended() -> bool | None:

@@ -14,11 +14,10 @@ from orchestrator.imaging import Candidate, image_candidates
 from orchestrator.ledger import Ledger
 from orchestrator.packaged import packaged
 from orchestrator.ports import CloudReader
-from orchestrator.record import LEDGER_FILE, RunRecord, find_run, remember_outcome, write_record
-from orchestrator.report.outcome import outcome_json
+from orchestrator.record import LEDGER_FILE, PLAN_FILE, RunRecord, find_run, write_record
 from orchestrator.report.plan import plan_json, plan_text
 from orchestrator.report.progress import progress
-from orchestrator.report.summary import summary_markdown
+from orchestrator.report.summary import close_books
 from orchestrator.resources import Tagged
 from orchestrator.run import give_back, run
 from orchestrator.spec import RunSpec
@@ -33,7 +32,8 @@ _REHEARSED = "a rehearsal takes no GPU; `orchestrator plan` works it out"
 def look(spec: RunSpec, where: Where, *, stream: TextIO) -> Draft:
     """The plan of `spec`; nothing changes anywhere."""
     with opened_world(spec.region, where) as opened, progress(stream) as tell:
-        return draft(spec, opened.world.reader, telling=Telling(opened.world.clock, tell))
+        world = opened.world
+        return draft(spec, world.reader, storage=world.storage, telling=Telling(world.clock, tell))
 
 
 def candidates(family: str | None, region: str, where: Where, *, instance_type: str | None) -> tuple[Candidate, ...]:
@@ -60,9 +60,11 @@ def carry_out(
         world = opened.world
         with progress(stream) as tell:
             telling = Telling(world.clock, tell)
-            made = draft(spec, world.reader, telling=telling, unweighed="" if where.is_real else _REHEARSED)
+            unweighed = "" if where.is_real else _REHEARSED
+            made = draft(spec, world.reader, storage=world.storage, telling=telling, unweighed=unweighed)
+        planned = plan_text(made.plan, made.inputs.summary)
         if not quiet:
-            stream.write(f"\n{plan_text(made.plan, made.inputs.summary)}\n\n")
+            stream.write(f"\n{planned}\n\n")
         if where.is_real and agree is not None and not agree():
             raise UsageError("not agreed to; nothing was rented")
         folder = spec.output / made.plan.run_id
@@ -70,15 +72,14 @@ def carry_out(
         write_record(folder, _record(made, opened.endpoint))
         if spec.continue_from is not None:
             copy_from(spec.continue_from, folder)
+        (folder / PLAN_FILE).write_text(f"{planned}\n", encoding="utf-8")
         first_boot = (packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8")
         with progress(stream) as tell:
             told = Telling(world.clock, tell, telling.stages)
             outcome = run(made.plan, world, folder=folder, first_boot=first_boot, telling=told, detach=detach)
         opened.kept = outcome.detached
         if not outcome.detached:
-            remember_outcome(folder, outcome_json(outcome))
-            summary = summary_markdown(made.plan, made.inputs.summary, outcome)
-            (folder / "summary.md").write_text(summary, encoding="utf-8")
+            close_books(folder, outcome)
         return outcome
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from orchestrator.aws.clients import loopback_clients, real_clients
 from orchestrator.aws.cloud import AwsCloud
+from orchestrator.aws.storage import AwsStorage
 from orchestrator.dryrun.dial import loopback_dialler, loopback_port
 from orchestrator.dryrun.process import start_cloud
 from orchestrator.errors import HostUnreachable, UsageError
 from orchestrator.resources import Host
-from orchestrator.run import World
 from orchestrator.ssh import connector
+from orchestrator.training import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,16 @@ class SystemClock:
 
 def real_world(region: str) -> World:
     """AWS with the caller's own credentials."""
-    cloud = AwsCloud(real_clients(region))
-    return World(cloud, cloud, connector(), SystemClock())
+    clients = real_clients(region)
+    cloud = AwsCloud(clients)
+    return World(cloud, cloud, connector(), SystemClock(), AwsStorage(clients))
 
 
 def dry_world(region: str, endpoint: str) -> World:
     """The mocked AWS at `endpoint`, which must be loopback."""
-    cloud = AwsCloud(loopback_clients(region, endpoint))
-    return World(cloud, cloud, connector(loopback_dialler(endpoint)), SystemClock())
+    clients = loopback_clients(region, endpoint)
+    cloud = AwsCloud(clients)
+    return World(cloud, cloud, connector(loopback_dialler(endpoint)), SystemClock(), AwsStorage(clients))
 
 
 def world_at(region: str, endpoint: str | None) -> World:

@@ -9,6 +9,7 @@ from clocks import FakeClock
 
 from orchestrator.aws.clients import loopback_clients
 from orchestrator.aws.cloud import AwsCloud
+from orchestrator.aws.storage import AwsStorage
 from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.events import TeardownReport
 from orchestrator.launch import Launched, launch
@@ -28,6 +29,10 @@ QUICK = {"pending_seconds": 0.0, "ending_seconds": 0.0}
 
 def aws(mock: MockedCloud, region: str = REGION) -> AwsCloud:
     return AwsCloud(loopback_clients(region, mock.endpoint))
+
+
+def storage(mock: MockedCloud) -> AwsStorage:
+    return AwsStorage(loopback_clients(REGION, mock.endpoint))
 
 
 def run_spec(**changes: Any) -> RunSpec:

@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Done, MockCloud, run
-from typer.testing import CliRunner
-
-from orchestrator.cli import app
+from programs import MockCloud, ask, run
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +28,6 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("trainer", "synthesize", str(folder / "films"), "--users", "90", "--items", "80", cwd=folder)
     assert done.exit_status == 0, done.stderr
     return folder / "films"
-
-
-def ask(*arguments: str) -> Done:
-    done = CliRunner().invoke(app, arguments)
-    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def answer(*arguments: str) -> Any:
@@ -93,6 +85,9 @@ def test_a_run_left_alone_is_looked_at_brought_home_and_given_back_from_elsewher
     assert cloud.billable == []
     assert not {"key.pem", "known_hosts"} & {path.name for path in Path(moved).iterdir()}
     assert json.loads((Path(moved) / "run.json").read_text())["outcome"]["exit_status"] == 0
+    summary = (Path(moved) / "summary.md").read_text()
+    assert summary.startswith(f"## {folder.name}: done\n")
+    assert "g6.xlarge" in summary
     again = ask("fetch", moved)
     assert (again.exit_status, "was given back" in again.stderr) == (2, True)
 

@@ -15,6 +15,7 @@ from trainer.data.batches import batch_size_of, capacity_of
 from trainer.data.load import load_data
 from trainer.deal import ON_ACCELERATOR, with_deals
 from trainer.errors import SettingsError
+from trainer.meshing import Machine, choose
 from trainer.network import parameter_count, read_network, resolve_shapes
 from trainer.network_closed_form import trained_part
 from trainer.network_names import OPTIMIZERS
@@ -153,6 +154,8 @@ class Capacity:
     collectives: tuple[Collective, ...]
     steps_per_epoch: int
     gpus: tuple[Fit, ...]
+    mesh_reason: str = ""
+    """Why the devices are dealt so; `""` where nobody had to choose."""
     assumptions: tuple[str, ...] = _ASSUMPTIONS
 
     @property
@@ -185,9 +188,9 @@ def capacity(network: NetworkSpec, shape: DataShape, settings: TrainSettings, *,
     spec = trained_part(whole)
     if not spec.layers:
         raise SettingsError("network: it has nothing to train; what is fitted in closed form takes the host's memory")
-    shards = settings.data_shards
-    size = batch_size_of(pace_of(spec.training, settings).batch_size, shape.samples, shards)
+    size = batch_size_of(pace_of(spec.training, settings).batch_size, shape.samples, settings.data_shards or 1)
     settings = settings.model_copy(update={"batch_size": size})
+    shards, reason = _shards(spec, settings, devices)
     asked = _compile(spec, shape, settings, devices)
     steps = -(-shape.samples // size)
     fewest = _fewest(spec, shape, settings, {devices: asked.bytes})
@@ -202,6 +205,7 @@ def capacity(network: NetworkSpec, shape: DataShape, settings: TrainSettings, *,
         collectives=asked.collectives,
         steps_per_epoch=steps,
         gpus=(),
+        mesh_reason=reason,
     )
     return replace(answer, gpus=tuple(_fit(answer, gpu, fewest[gpu.name], bfloat16=spec.bfloat16) for gpu in GPUS))
 
@@ -212,6 +216,7 @@ def capacity_text(answer: Capacity) -> str:
     lines = [
         f"{answer.parameters:,} parameters on {answer.devices} devices (data {answer.data_shards} × model {model}), "
         f"batch {answer.batch_size:,}, {answer.steps_per_epoch:,} steps an epoch",
+        *([f"chosen mesh: {answer.mesh_reason}"] if answer.mesh_reason else []),
         "",
         "GiB a device",
         *(f"  {name:<12}{size / _GIB:>12,.3f}" for name, size in (*asdict(parts).items(), ("total", parts.total))),
@@ -263,12 +268,24 @@ class _Compiled(NamedTuple):
     collectives: tuple[Collective, ...]
 
 
+def _shards(spec: NetworkSpec, settings: TrainSettings, devices: int) -> tuple[int, str]:
+    """Those asked for, or chosen and why."""
+    if settings.data_shards is not None:
+        return settings.data_shards, ""
+    return choose(spec, settings, pace_of(spec.training, settings).batch_size, Machine(devices))
+
+
+def _mesh(spec: NetworkSpec, settings: TrainSettings, devices: int) -> Mesh:
+    return make_mesh(_shards(spec, settings, devices)[0], jax.devices()[:devices])
+
+
 def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> _Compiled:
-    mesh = make_mesh(settings.data_shards, jax.devices()[:devices])
+    mesh = _mesh(spec, settings, devices)
     sparse = [layer.name for layer in spec.layers if layer.sparse]
-    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
+    shards = mesh.shape["data"]
+    is_local = rates_of(spec, settings).is_local and shards == 1
     spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
-    part = pace_of(spec.training, settings).batch_size // settings.data_shards
+    part = pace_of(spec.training, settings).batch_size // shards
     arguments = abstract_arguments(spec, settings, mesh, capacity=capacity_of(math.ceil(shape.per_sample * part)))
     with jax.set_mesh(mesh):
         compiled = jitted_step(spec, settings, mesh, steps=1).lower(*arguments).compile()
@@ -307,7 +324,7 @@ def _fewest(
     smallest kind holds it.
     """
     found: dict[str, int | None] = dict.fromkeys(gpu.name for gpu in GPUS)
-    doubled = {settings.data_shards * 2**power for power in range(MOST_DEVICES.bit_length())}
+    doubled = {(settings.data_shards or 1) * 2**power for power in range(MOST_DEVICES.bit_length())}
     for count in sorted(doubled | set(known)):
         if count > len(jax.devices()) or None not in found.values():
             break
@@ -323,7 +340,7 @@ def _fewest(
 
 def _surely_needed(spec: NetworkSpec, settings: TrainSettings, devices: int) -> int:
     """Bytes of the state alone, which takes no compiling."""
-    return sum(_state_bytes(spec, settings, make_mesh(settings.data_shards, jax.devices()[:devices])))
+    return sum(_state_bytes(spec, settings, _mesh(spec, settings, devices)))
 
 
 def _holds(gpu: Gpu, needed: DeviceBytes) -> bool:

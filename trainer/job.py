@@ -16,20 +16,20 @@ from trainer.data.netcdf import write_dataset
 from trainer.ending import train_to_its_end
 from trainer.errors import Interrupted, TrainerError
 from trainer.evaluate import evaluate
+from trainer.fitting import training_data
 from trainer.hosts import first_alone, is_first
 from trainer.inputs import Inputs, prepare
+from trainer.meshing import mesh_for
 from trainer.network import parameter_count, read_network
 from trainer.network_file import write_network
-from trainer.network_types import NetworkSpec
 from trainer.pace import pace_of
 from trainer.predict import Ready, question_of, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
-from trainer.sharding import make_mesh
-from trainer.sparse import FeatureIndex, SparseDataset
+from trainer.sparse import FeatureIndex
 from trainer.state import weights_of
 from trainer.stopping import Judged
-from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices
+from trainer.train import Checkpoints, EpochReport, find_devices
 
 Say = Callable[[str], None]
 
@@ -42,9 +42,10 @@ def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], boo
     directory.write_status(Status(State.STARTING))
     job = JobSpec.read(directory.spec)
     inputs = prepare(read_network(directory.path / job.network), directory.path / job.data, job.settings)
-    mesh = make_mesh(job.settings.data_shards, find_devices(job.min_devices))
+    devices = find_devices(job.min_devices)
+    mesh, why = mesh_for(inputs.spec, job.settings, inputs.training.samples, devices)
     first_alone(lambda: _write_inputs(directory, inputs))
-    say(_opening(inputs, mesh))
+    say(_opening(inputs, mesh) + (f": {why}" if why else ""))
 
     def on_epoch(report: EpochReport) -> None:
         say(epoch_text(report))
@@ -63,6 +64,7 @@ def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], boo
             mesh=mesh,
             tell=on_epoch,
             checkpoints=Checkpoints(directory.checkpoints, seconds=job.checkpoint_seconds, asked_to_end=asked_to_end),
+            attributes=inputs.attributes,
         )
     directory.report(0, "compilations", compiled.count)
     say(f"training step {compiled}")
@@ -75,13 +77,6 @@ def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], boo
     ready = Ready(inputs.spec, trained.state.params, mesh, trained.state.statistics, attributes=inputs.attributes)
     _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
     directory.write_status(Status(State.DONE, epochs, epochs, **judged))
-
-
-def training_data(spec: NetworkSpec, both: SparseDataset, attributes: SparseDataset | None = None) -> TrainingData:
-    """One dataset as every layer's input and target, or what is made of it where a layer wants attributes."""
-    found = layer_datasets((*spec.inputs, *spec.outputs), both, attributes)
-    inputs, targets = ({layer.name: found[layer.dataset] for layer in role} for role in (spec.inputs, spec.outputs))
-    return TrainingData(inputs, targets)
 
 
 def epoch_text(report: EpochReport) -> str:

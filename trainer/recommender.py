@@ -21,13 +21,13 @@ from trainer.data.netcdf import read_datasets, write_dataset
 from trainer.data.retrieve import retrieve
 from trainer.ending import train_to_its_end
 from trainer.errors import DataError, InputError
+from trainer.meshing import mesh_for
 from trainer.network import read_network
 from trainer.network_file import write_network
 from trainer.network_types import LayerKind, LayerSpec, NetworkSpec
 from trainer.predict import Question, Ready, ranked, write_recommendations
 from trainer.settings import TrainSettings
-from trainer.sharding import make_mesh
-from trainer.sparse import FeatureIndex, SparseDataset
+from trainer.sparse import FeatureIndex, SparseDataset, round_up
 from trainer.state import weights_of
 from trainer.train import EpochReport, TrainingData, find_devices
 
@@ -91,7 +91,7 @@ class Recommender:
         both = self._dataset("input")
         found = {layer.dataset: both for layer in (*spec.inputs, *spec.outputs)}
         spec = resolve(spec, found, found)
-        mesh = make_mesh(asked.data_shards, find_devices())
+        mesh, _ = mesh_for(spec, asked, both.samples, find_devices())
         data = TrainingData({one.name: both for one in spec.inputs}, {one.name: both for one in spec.outputs})
         state = train_to_its_end(spec, data, asked, mesh=mesh, tell=self._tell).state
         path = self.folder / "gl.nc"
@@ -112,7 +112,7 @@ class Recommender:
                 self._ready,
                 question,
                 k=k,
-                batch_size=batch_size,
+                batch_size=round_up(batch_size, self._ready.mesh.shape["data"]),
                 feature_names=_features(self._need_data()).names(),
                 sample_names=dataset.sample_names or (),
             )

@@ -41,8 +41,8 @@ class TrainSettings(_Strict):
     rate_interval: Annotated[int, Field(ge=0)] = 0
     """Epochs after which the learning rate is multiplied by `rate_factor`, again and again; 0: never."""
     rate_factor: Annotated[float, Field(ge=0)] = 1.0
-    data_shards: Annotated[int, Field(ge=1)] = 1
-    """Size of mesh axis `data`; axis `model` takes the remaining devices."""
+    data_shards: Annotated[int, Field(ge=1)] | None = None
+    """Size of mesh axis `data`; axis `model` takes the remaining devices. `None`: what passes least between devices."""
     report_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two reports."""
 

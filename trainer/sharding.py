@@ -22,6 +22,7 @@ _RULES = (
     (r"(^|/)hidden/\d+/(kernel|bias)$", P()),
     (r"(^|/)(batch|layer)_norms/\d+/(scale|bias|mean|variance|count)$", P()),
     (r"(^|/)(step|rng|count|brake/(mean|left))$", P()),
+    (r"(^|/)(map|inverse|products|steps)$", P()),
 )
 """First match wins. Optimizer state ends in the path of the parameter it belongs to."""
 

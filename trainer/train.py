@@ -123,7 +123,7 @@ def train(
     pace = pace_of(spec.training, settings)
     last = pace.epochs if until is None else min(until, pace.epochs)
     plain, spec = spec, _dealt(spec, data, settings, mesh)
-    samples, size = data.samples, batch_size_of(pace.batch_size, data.samples, settings.data_shards)
+    samples, size = data.samples, batch_size_of(pace.batch_size, data.samples, mesh.shape["data"])
     per_epoch = -(-samples // size)
     steps = per_epoch * pace.epochs
     deals = deals_of(spec, mesh.shape["model"])
@@ -143,7 +143,7 @@ def train(
             data.inputs,
             data.targets,
             batch_size=pace.batch_size,
-            shards=settings.data_shards,
+            shards=mesh.shape["data"],
             order=order[progress.done * size :],
             deals=deals,
             samplers=samplers,
@@ -302,7 +302,7 @@ def _interrupted(progress: _Progress) -> Interrupted:
 
 def _dealt(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
     weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
-    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
+    is_local = rates_of(spec, settings).is_local and mesh.shape["data"] == 1
     return with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights, is_local=is_local)
 
 

@@ -56,6 +56,16 @@ WaitCapacity = Annotated[
 MaxUsdPerHour = Annotated[
     str | None, typer.Option("--max-usd-per-hour", help="Leave out offers that cost more an hour.", metavar="D")
 ]
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        "--bucket", help="The machine puts there what it makes, and then ends itself.", metavar="s3://NAME/PREFIX"
+    ),
+]
+InstanceProfile = Annotated[
+    str | None,
+    typer.Option("--instance-profile", help="What the machine itself may do in AWS.", metavar="NAME"),
+]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region.", show_default="us-east-1")]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Samples a step.", show_default="the file's, the network's, else 256")
@@ -108,6 +118,8 @@ MockCloud = Annotated[
     typer.Option("--mock-cloud", help="Use this running `orchestrator mock-cloud`.", metavar="URL"),
 ]
 Run = Annotated[str, typer.Argument(help="A run id, or the path of a run folder.")]
+Answer = Callable[[Mapping[str, Any], str], None]
+"""Prints an answer: as JSON or as text."""
 RUNS = Path("runs")
 """Where run folders are kept unless told otherwise."""
 SURVIVORS = 3
@@ -120,9 +132,7 @@ def remark(text: str) -> None:
 
 
 @contextmanager
-def answering(
-    as_json: bool, *, interrupted: str = "nothing was rented"
-) -> Generator[Callable[[Mapping[str, Any], str], None]]:
+def answering(as_json: bool, *, interrupted: str = "nothing was rented") -> Generator[Answer]:
     """Gives a function that prints the answer, and turns errors into one line and a status."""
     from orchestrator.errors import OrchestratorError
 

@@ -11,8 +11,10 @@ from orchestrator.cli.options import (
     RUNS,
     SURVIVORS,
     Ami,
+    Answer,
     AsJson,
     BatchSize,
+    Bucket,
     Config,
     Continue,
     Data,
@@ -22,6 +24,7 @@ from orchestrator.cli.options import (
     GpuMemory,
     Gpus,
     HeldOut,
+    InstanceProfile,
     InstanceTypes,
     MarketOption,
     MaxHours,
@@ -44,8 +47,10 @@ from orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.events import Outcome
     from orchestrator.resources import Tagged
     from orchestrator.spec import RunSpec
+    from orchestrator.worlds import Where
 
 _FLAGS = {
     "data": "data",
@@ -58,6 +63,8 @@ _FLAGS = {
     "fallback": "fallback",
     "wait_capacity": "wait_capacity_minutes",
     "max_usd_per_hour": "max_usd_per_hour",
+    "bucket": "bucket",
+    "instance_profile": "instance_profile",
     "region": "region",
     "batch_size": "settings.batch_size",
     "epochs": "settings.epochs",
@@ -88,6 +95,8 @@ def launch_and_train(
     market: MarketOption = None,
     fallback: Fallback = None,
     wait_capacity: WaitCapacity = None,
+    bucket: Bucket = None,
+    instance_profile: InstanceProfile = None,
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -108,18 +117,12 @@ def launch_and_train(
     mock_cloud: MockCloud = None,
 ) -> None:
     """Rent a GPU machine, train there, bring the recommendations home, give everything back."""
-    from orchestrator.report.outcome import outcome_json, outcome_text
-    from orchestrator.report.standing import detached_text
-    from orchestrator.verbs import carry_out
     from orchestrator.worlds import Where
 
     with answering(as_json) as answer:
-        spec, where = _spec(config, ctx.params), Where(dry_run, mock_cloud)
-        agree = asker("Rent this?", yes=yes)
-        outcome = carry_out(spec, where, stream=sys.stderr, agree=agree, quiet=as_json, detach=detach)
-        answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
-        if outcome.error:
-            typer.echo(f"error: {outcome.error}", err=True)
+        outcome = _carried_out(
+            _spec(config, ctx.params), Where(dry_run, mock_cloud), yes=yes, quiet=as_json, detach=detach, answer=answer
+        )
         raise typer.Exit(outcome.exit_status)
 
 
@@ -137,6 +140,8 @@ def plan(
     market: MarketOption = None,
     fallback: Fallback = None,
     wait_capacity: WaitCapacity = None,
+    bucket: Bucket = None,
+    instance_profile: InstanceProfile = None,
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
@@ -274,6 +279,19 @@ def mock_cloud(
 
     with answering(False):
         serve(port, scenario=scenario, ready=typer.echo)
+
+
+def _carried_out(spec: "RunSpec", where: "Where", *, yes: bool, quiet: bool, detach: bool, answer: Answer) -> "Outcome":
+    from orchestrator.report.outcome import outcome_json, outcome_text
+    from orchestrator.report.standing import detached_text
+    from orchestrator.verbs import carry_out
+
+    agree = asker("Rent this?", yes=yes)
+    outcome = carry_out(spec, where, stream=sys.stderr, agree=agree, quiet=quiet, detach=detach)
+    answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
+    if outcome.error:
+        typer.echo(f"error: {outcome.error}", err=True)
+    return outcome
 
 
 def _spec(config: Path | None, params: Mapping[str, Any]) -> "RunSpec":

@@ -54,6 +54,7 @@ def _launched(call: Call, estate: Estate, wanted: Wanted, answer: Answer) -> Ans
         _put_interfaces_right(call, instance)
         _put_volumes_right(call, instance)
         launch = estate.add(call.region, instance, quota=wanted.quota, vcpus=wanted.vcpus, user_data=wanted.user_data)
+        launch.has_profile = "IamInstanceProfile.Name" in call.form
         answer = Answer(answer.status, answer.content_type, _without_addresses(answer.body))
         if token := call.form.get("ClientToken"):
             estate.tokens[token] = TokenUse(_digest(call), answer, launch)

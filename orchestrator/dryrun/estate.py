@@ -4,6 +4,7 @@ for it, and which client token made it. Time passes in `advance`; moto's objects
 
 import ipaddress
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from orchestrator.dryrun.hardware import MACHINES
 from orchestrator.dryrun.images import MockedImage
 from orchestrator.dryrun.machine import Machine, MachineOrder
 from orchestrator.dryrun.scenario import Interruption, Scenario
+from orchestrator.dryrun.storage import machine_settings
 from orchestrator.dryrun.wire import Answer
 
 PENDING, RUNNING, ENDING, TERMINATED, STOPPED = "pending", "running", "shutting-down", "terminated", "stopped"
@@ -39,6 +41,8 @@ class Launch:
     vcpus: int
     first_boot: FirstBoot
     launched_at: float
+    has_profile: bool = False
+    """Whether the machine has rights of its own."""
     state: str = PENDING
     ended_at: float = 0.0
     ended_by: str = ""
@@ -80,12 +84,13 @@ class TokenUse:
 class Estate:
     """All launches of all regions. Not thread-safe: the cloud holds one lock around it."""
 
-    def __init__(self, folder: Path, fleet: Fleet, scenario: Scenario) -> None:
+    def __init__(self, folder: Path, fleet: Fleet, scenario: Scenario, *, endpoint: Callable[[], str]) -> None:
         self.play(scenario)
         self.tokens: dict[str, TokenUse] = {}
         self.regions: set[str] = set()
         self._folder = folder
         self._fleet = fleet
+        self._endpoint = endpoint
         self._launches: list[Launch] = []
 
     def play(self, scenario: Scenario) -> None:
@@ -239,6 +244,7 @@ class Estate:
             public_key=pair.public_key if pair is not None else "",
             first_boot=launch.first_boot,
             scenario=self.scenario,
+            settings=machine_settings(self._endpoint()) if launch.has_profile else {},
         )
 
     def _agree(self, launch: Launch) -> None:

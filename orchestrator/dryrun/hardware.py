@@ -68,8 +68,9 @@ _HOSTS_OWN = ("apt", "apt-get", "dpkg", "snap", "mount", "umount", "reboot", "sy
 class Hardware:
     """A machine's folders and processes. Nothing of it is left after `cut_power`."""
 
-    def __init__(self, folder: Path, machine_id: str) -> None:
+    def __init__(self, folder: Path, machine_id: str, settings: Mapping[str, str]) -> None:
         self._folder = folder
+        self._settings = settings
         self._machine_id = machine_id
         self._leaders: set[int] = set()
         self._off = False
@@ -92,7 +93,7 @@ class Hardware:
         note.write_text(f"python={sys.executable}\nbackend=cpu\n", encoding="utf-8")
 
     def environment(self) -> Mapping[str, str]:
-        """What every command finds: nothing of ours, no AWS, eight CPU devices in place of GPUs."""
+        """What every command finds: nothing of ours, no AWS but the mocked one, eight CPU devices in place of GPUs."""
         return {
             "PATH": f"{self._bin}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.home),
@@ -105,6 +106,7 @@ class Hardware:
             "JAX_PLATFORMS": "cpu",
             "CUDA_VISIBLE_DEVICES": "",
             "AWS_EC2_METADATA_DISABLED": "true",
+            **self._settings,
             _MARK: self._machine_id,
             **self.surroundings,
         }

@@ -62,6 +62,8 @@ class Scenario(_Strict):
     quota: Mapping[str, float] = {}
     """vCPUs by quota code."""
     fail: tuple[Failure, ...] = ()
+    missing_buckets: tuple[str, ...] = ()
+    """Buckets that there are not; any other is there when it is asked for."""
     dies: str | None = None
     """State reason code with which instances go from pending to terminated."""
     invisible_seconds: _Seconds = 0.0

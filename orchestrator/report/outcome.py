@@ -22,6 +22,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "error": outcome.error,
         "detached": outcome.detached,
         "left_until": outcome.left_until.isoformat() if outcome.left_until else None,
+        "kept_in": outcome.kept_in,
         "artifacts": artifacts_json(outcome.artifacts),
         "metrics": dict(outcome.metrics),
         "machines": outcome.machines,

@@ -26,6 +26,7 @@ def plan_text(plan: Plan, summary: InputSummary, *, with_files: bool = False) ->
             f"{plan.volume_gib} GiB gp3, address {IPV4_USD_PER_HOUR} USD/h; then the machine ends itself",
         ),
         *([("rights", f"of the instance profile {spec.instance_profile}")] if spec.instance_profile else []),
+        *([("kept in", line) for line in [_kept_text(plan)] if line]),
         ("open to", f"TCP 22 from {plan.ingress_cidr}, nobody else"),
         ("upload", f"{len(plan.manifest.files)} files, {bytes_text(plan.manifest.size)}"),
         *(("", line) for line in _groups(plan.manifest)),
@@ -56,6 +57,7 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         "max_hours": str(plan.spec.max_hours),
         "volume_gib": plan.volume_gib,
         "instance_profile": plan.spec.instance_profile,
+        "kept_in": plan.kept_in.url if plan.kept_in else None,
         "open_to": [{"protocol": "tcp", "port": 22, "cidr": plan.ingress_cidr}],
         "upload": {
             "bytes": plan.manifest.size,
@@ -70,6 +72,15 @@ def plan_json(plan: Plan, summary: InputSummary) -> dict[str, Any]:
         "left_out": [_offer_json(one.offer) | {"reason": one.reason} for one in plan.left_out],
         "notes": list(plan.notes),
     }
+
+
+def _kept_text(plan: Plan) -> str:
+    if plan.kept_in is None:
+        return ""
+    return (
+        f"{plan.kept_in.url}, by the machine, which then ends itself; "
+        "the bucket is yours: what it costs is not counted, and nothing is deleted there"
+    )
 
 
 def _training(plan: Plan, summary: InputSummary) -> list[str]:

@@ -47,9 +47,11 @@ def standing_text(standing: Standing) -> str:
 def detached_text(outcome: Outcome) -> str:
     """How to come back to a run that was left alone."""
     run, until = outcome.run_id, outcome.left_until
+    lost = "with all that was not brought home"
+    if outcome.kept_in:
+        lost = f"if it has not before: once all it makes is in {outcome.kept_in}"
     lines = [
-        f"run {run} trains on without you; at {until:%H:%M} UTC its machine ends itself, with all that was not "
-        "brought home",
+        f"run {run} trains on without you; at {until:%H:%M} UTC its machine ends itself, {lost}",
         f"  orchestrator status {run}     how far it is, and what it costs",
         f"  orchestrator logs -f {run}    what the trainer says",
         f"  orchestrator attach {run}     wait, bring the results home, give everything back",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from trainer_checkerboard import write_checkerboard, write_network
 
-from orchestrator.heard import read_metrics
+from orchestrator.brought import read_metrics
 from orchestrator.interruption import ASKED_TO_END
 from orchestrator.remote import SAVED, Look
-from orchestrator.run import ARTIFACTS
 from orchestrator.spec import RunSettings, RunSpec
+from orchestrator.training import ARTIFACTS
 from trainer.errors import Interrupted
 from trainer.job import run_job
 from trainer.rundir import RunDirectory, State

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, REGION, aws, left_over, run_spec
+from rentals import QUICK, REGION, aws, left_over, run_spec, storage
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
@@ -22,9 +22,10 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.ports import Session
 from orchestrator.record import RunRecord, write_record
 from orchestrator.resources import Host, Kind, Manifest, Market
-from orchestrator.run import World, run
+from orchestrator.run import run
 from orchestrator.survey import survey
 from orchestrator.telling import Telling
+from orchestrator.training import World
 
 NUMBER = count(1)
 ARRIVED = "a machine runs and was dialled"
@@ -65,7 +66,7 @@ class Story:
         write_record(self.folder, RunRecord(run_id=plan.run_id, region=REGION, account_id=plan.account.account_id))
         outcome = run(
             plan,
-            World(self.cloud, self.cloud, self._dial, self.clock),
+            World(self.cloud, self.cloud, self._dial, self.clock, storage(self.mock)),
             folder=self.folder,
             first_boot=(packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8"),
             telling=Telling(self.clock, self.events.append),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rentals import QUICK, REGION, aws, left_over, run_spec
+from rentals import QUICK, REGION, aws, left_over, run_spec, storage
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.books import books_of
@@ -26,10 +26,11 @@ from orchestrator.packaged import packaged
 from orchestrator.plan import make_plan
 from orchestrator.record import RunRecord, read_record, write_record
 from orchestrator.resources import Kind
-from orchestrator.run import World, run
+from orchestrator.run import run
 from orchestrator.ssh import connector
 from orchestrator.survey import survey
 from orchestrator.telling import Telling
+from orchestrator.training import World
 from orchestrator.worlds import SystemClock
 
 NUMBER = count(1)
@@ -111,7 +112,7 @@ class Story:
         write_record(self.folder, RunRecord(run_id=plan.run_id, region=REGION, account_id=plan.account.account_id))
         outcome = run(
             plan,
-            World(self.cloud, self.cloud, connector(loopback_dialler(self.mock.endpoint)), clock),
+            World(self.cloud, self.cloud, connector(loopback_dialler(self.mock.endpoint)), clock, storage(self.mock)),
             folder=self.folder,
             first_boot=(packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8"),
             telling=Telling(clock, self.events.append),

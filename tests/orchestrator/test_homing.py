@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 from clocks import FakeClock
@@ -16,7 +16,7 @@ from rentals import run_spec
 from orchestrator.draft import draft
 from orchestrator.errors import InstanceDied, TrainingFailed, TransferMismatch, UsageError
 from orchestrator.homing import Homing, continuing, held, refuse_other_training, take_along
-from orchestrator.ports import CloudReader, Session
+from orchestrator.ports import Session
 from orchestrator.record import MachineRecord, Rental, RunRecord, write_record
 from orchestrator.telling import Telling
 
@@ -143,9 +143,10 @@ def test_a_checkpoint_that_arrives_otherwise_is_not_gone_on_from(home: Home, tar
 
 
 def test_a_run_without_a_checkpoint_is_not_gone_on_from(tmp_path: Path):
-    clock, nobody = FakeClock(), cast("CloudReader", None)
+    nobody: Any = None
+    telling = Telling(FakeClock(), lambda _: None)
     with pytest.raises(UsageError, match=r"checkpoints\.tar: no checkpoint to go on from"):
-        draft(run_spec(continue_from=tmp_path), nobody, telling=Telling(clock, lambda _: None))
+        draft(run_spec(continue_from=tmp_path), nobody, telling=telling, storage=nobody)
 
 
 def test_another_training_is_not_gone_on_with(tmp_path: Path):

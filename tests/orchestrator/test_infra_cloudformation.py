@@ -165,6 +165,8 @@ def test_a_machine_gets_a_prefix_of_one_bucket_and_its_role_can_be_given_to_mach
     listing = policy["PolicyDocument"]["Statement"][1]
     assert listing["Condition"] == {"StringLike": {"s3:prefix": "launch-and-train/*"}}
     assert made["MachineProfile"]["Properties"]["Roles"] == ["<MachineRole>"]
-    (passing,) = made["PassMachineRolePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    passing, bringing, looking = made["PassMachineRolePolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert passing["Resource"] == "<MachineRole.Arn>"
+    assert (bringing["Action"], bringing["Resource"]) == ("s3:GetObject", "arn:aws:s3:::mine/launch-and-train/*")
+    assert (looking["Action"], looking["Condition"]) == ("s3:ListBucket", listing["Condition"])
     assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}

@@ -223,12 +223,14 @@ def counted(log: bytes) -> list[int]:
 
 @contextmanager
 def cutting(target: Target) -> Generator[None]:
-    """Break every line to the machine again and again."""
+    """Break every line to the machine again and again, more rarely each time: a busy computer must get a word in."""
     done = threading.Event()
 
     def cut() -> None:
-        while not done.wait(0.25):
+        pause = 0.25
+        while not done.wait(pause):
             target.drop_connections()
+            pause *= 1.2
 
     cutter = threading.Thread(target=cut)
     cutter.start()
@@ -251,7 +253,8 @@ def test_a_line_that_drops_again_and_again_costs_not_one_byte_of_the_log(begin: 
 
 @pytest.mark.skipif(SSHD is None, reason="no sshd is installed here")
 def test_a_true_ssh_server_that_drops_lines_costs_not_one_byte_either(tmp_path: Path):
-    root = f".launch-and-train-test-{uuid4().hex}"
+    home = f".launch-and-train-test-{uuid4().hex}"
+    root = f"{home}/run-1"
     with openssh_server(tmp_path / "sshd") as server:
         session = server.session()
         try:
@@ -262,7 +265,7 @@ def test_a_true_ssh_server_that_drops_lines_costs_not_one_byte_either(tmp_path: 
             with cutting(server):
                 assert follower.follow(server.host, root=root) == 0
         finally:
-            shutil.rmtree(server.home / root)
+            shutil.rmtree(server.home / home)
     assert counted(follower.log.getvalue()) == list(range(60))
     assert any("dialling again" in message for message in follower.messages)
 

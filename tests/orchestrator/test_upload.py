@@ -1,10 +1,12 @@
 """The upload, to an embedded machine."""
 
 import io
+import os
 import random
 import tarfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from machines import Target, embedded_machine
@@ -12,9 +14,10 @@ from machines import Target, embedded_machine
 from orchestrator.errors import CommandFailed, TransferMismatch
 from orchestrator.events import Progress
 from orchestrator.manifest import build_manifest
+from orchestrator.packing import pack_contents, pack_plain
 from orchestrator.ports import Session
 from orchestrator.resources import Manifest
-from orchestrator.upload import upload, write_archive
+from orchestrator.upload import upload
 
 ROOT = "launch-and-train/run-1"
 
@@ -72,6 +75,7 @@ def test_everything_lies_there_as_it_lies_here(session: Session, source: Path, t
         "data/films/ratings.csv": b"1,2,3\n" * 50_000,
         "data/films/-rf * día.csv": b"",
         "run/spec.json": b"{}",
+        ".uploaded": b"",
     }
     assert {name: path.read_bytes() for name, path in found.items()} == expected
     assert found["tree/infra/bootstrap.sh"].stat().st_mode & 0o777 == 0o755
@@ -104,7 +108,7 @@ def test_an_archive_that_arrives_differently_is_not_unpacked(session: Session, s
             upload(session, listed(source), root=ROOT, extra={}, tell=ignore)
     finally:
         program.unlink()
-    assert not (target.home / ROOT / "tree").exists()
+    assert not (target.home / ROOT / "tree" / "trainer").exists()
 
 
 @pytest.mark.parametrize("text", ["2,2,3\n" * 50_000, "1,2,3\n" * 50_001, "1,2,3\n", None])
@@ -118,16 +122,17 @@ def test_a_file_that_changed_after_the_plan_stops_the_upload_before_it_begins(
         (source / "films" / "ratings.csv").write_text(text)
     with pytest.raises(TransferMismatch, match=r"ratings\.csv: has changed"):
         upload(session, manifest, root=ROOT, extra={}, tell=ignore)
-    assert not (target.home / ROOT).exists()
+    assert not (target.home / ROOT / "data").exists()
 
 
 def test_the_same_files_make_the_same_archive_and_nobody_owns_them(source: Path):
     first, second = io.BytesIO(), io.BytesIO()
-    sums = [write_archive(first, listed(source), {"b": b"", "a": b""})]
+    sums = [pack_contents(first, listed(source).files)]
     (source / "films" / "ratings.csv").touch()
-    sums.append(write_archive(second, listed(source), {"a": b"", "b": b""}))
+    sums.append(pack_contents(second, reversed(listed(source).files)))
     assert sums[0] == sums[1]
     assert first.getvalue() == second.getvalue()
+    assert pack_plain((), {"b": b"", "a": b""}) == pack_plain((), {"a": b"", "b": b""})
     first.seek(0)
     with tarfile.open(fileobj=first) as tar:
         assert {(m.uid, m.gid, m.uname, m.mtime) for m in tar} == {(0, 0, "", 0)}
@@ -135,9 +140,81 @@ def test_the_same_files_make_the_same_archive_and_nobody_owns_them(source: Path)
 
 def test_what_compresses_is_compressed_and_what_does_not_is_not(source: Path):
     text, noise = io.BytesIO(), io.BytesIO()
-    write_archive(text, listed(source), {})
+    pack_contents(text, listed(source).files)
     (source / "films" / "ratings.csv").write_bytes(random.Random(1).randbytes(300_000))
-    write_archive(noise, listed(source), {})
+    pack_contents(noise, listed(source).files)
     assert len(text.getvalue()) < 20_000
     assert text.getvalue()[:2] == b"\x1f\x8b"
     assert noise.getvalue()[:2] != b"\x1f\x8b"
+
+
+class Counting:
+    """A session that remembers what was asked of it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._session, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.asked.append(name)
+            return found(*arguments, **named)
+
+        return call
+
+
+def test_what_is_there_is_not_sent_again_and_little_is_asked(session: Session, source: Path, target: Target):
+    store = target.home / "launch-and-train" / "store"
+    for number, asked in ((1, ["run", "put", "run"]), (2, ["run", "run"])):
+        counting = Counting(session)
+        upload(
+            counting, listed(source), root=f"launch-and-train/run-{number}", extra={"run/spec.json": b"{}"}, tell=ignore
+        )
+        assert counting.asked == asked
+    found = [path.read_bytes() for path in sorted((target.home / ROOT / "data").rglob("*.csv"))]
+    assert found == [path.read_bytes() for path in sorted((source / "films").iterdir())]
+    assert {path.stat().st_mode & 0o222 for path in store.iterdir()} == {0}
+    same = [target.home / f"launch-and-train/run-{number}/data/films/ratings.csv" for number in (1, 2)]
+    assert same[0].samefile(same[1])
+    assert not (target.home / "launch-and-train/run-2/.upload").exists()
+
+
+@pytest.mark.parametrize("damage", ["written to", "cut short"])
+def test_content_that_was_meddled_with_is_sent_again(session: Session, source: Path, target: Target, damage: str):
+    upload(session, listed(source), root=ROOT, extra={}, tell=ignore)
+    kept = (target.home / ROOT / "data" / "films" / "ratings.csv").resolve()
+    before, kept_at = kept.read_bytes(), kept.stat().st_mtime
+    kept.chmod(0o644)
+    kept.write_bytes(before[::-1] if damage == "written to" else before[:100])
+    kept.chmod(0o444)
+    if damage == "cut short":
+        os.utime(kept, (kept_at, kept_at))
+    upload(session, listed(source), root="launch-and-train/run-2", extra={}, tell=ignore)
+    assert (target.home / "launch-and-train/run-2/data/films/ratings.csv").read_bytes() == before
+    assert kept.read_bytes() != before, "what an earlier run has is its own"
+
+
+def test_the_same_text_may_be_a_program_here_and_a_text_there(session: Session, source: Path, target: Target):
+    for name, mode in (("program", 0o755), ("text", 0o644)):
+        path = source / "films" / name
+        path.write_text("#!/bin/sh\necho ran\n")
+        path.chmod(mode)
+    upload(session, listed(source), root=ROOT, extra={}, tell=ignore)
+    folder = f"{ROOT}/data/films"
+    assert session.run([f"{folder}/program"]).stdout == "ran\n"
+    assert (target.home / folder / "text").stat().st_mode & 0o111 == 0
+
+
+def test_the_store_holds_what_the_last_three_runs_hold(session: Session, source: Path, target: Target):
+    home = target.home / "launch-and-train"
+    for number in range(1, 6):
+        (source / "films" / "ratings.csv").write_text(f"{number},2,3\n")
+        upload(
+            session, listed(source), root=f"launch-and-train/run-{number}", extra={"run/spec.json": b"{}"}, tell=ignore
+        )
+    texts = {path.read_text() for path in (home / "store").iterdir()}
+    assert texts == {"print()\n", "3,2,3\n", "4,2,3\n", "5,2,3\n"}
+    assert sorted(path.parent.name for path in home.glob("*/data")) == ["run-3", "run-4", "run-5"]
+    assert (home / "run-1" / "run" / "spec.json").exists(), "what a run has made stays"

@@ -117,7 +117,10 @@ def capacity(
     ] = 0.0,
     batch_size: AskedBatchSize = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs.")] = 1,
-    data_shards: Annotated[int, typer.Option("--data-shards", min=1, help="Parts of a batch.")] = 1,
+    data_shards: Annotated[
+        int | None,
+        typer.Option("--data-shards", min=1, help="Parts of a batch.", show_default="as least passes between GPUs"),
+    ] = None,
     optimizer: Annotated[str, typer.Option("--optimizer", help="Its name.", show_default="the network's own")] = "",
     as_json: AsJson = False,
 ) -> None:

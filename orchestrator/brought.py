@@ -1,4 +1,4 @@
-"""What was heard of a trainer: the last value of each of its metrics, and its last words."""
+"""What files of a run that came home say."""
 
 import json
 from collections.abc import Mapping
