@@ -169,7 +169,7 @@ def test_an_interrupted_run_is_torn_down(
     )  # fmt: skip
     wait_for(lambda: when(tmp_path), what=when.__name__)
     process.send_signal(sent)
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads(stdout)["teardown"]["survivors"] == []
     assert cloud.billable == []
@@ -182,7 +182,7 @@ def killed(cloud: MockCloud, ratings: Path, tmp_path: Path, *flags: str, when: C
     )  # fmt: skip
     wait_for(lambda: when(tmp_path), what=when.__name__)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     return only_run_folder(tmp_path)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,11 @@ def trained(
     return [array for array in arrays if array is not None], reports
 
 
+@cache
+def uninterrupted() -> tuple[list[np.ndarray], list[EpochReport]]:
+    return trained(settings=SLOW)
+
+
 class Killed(Exception):
     pass
 
@@ -102,7 +108,7 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_killed_at_eight_random_steps_in_a_row_it_ends_at_the_same_weights(tmp_path: Path, killer: list[int]) -> None:
-    expected, reports = trained(settings=SLOW)
+    expected, reports = uninterrupted()
     saved = Checkpoints(tmp_path, steps=2)
     rng = np.random.default_rng(20)
     for _ in range(8):
@@ -157,7 +163,7 @@ def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Pa
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "weights.npz").exists()
     subprocess.run([*program, "100"], env=environment, check=True, timeout=120)
-    expected = trained(settings=SLOW)[0]
+    expected = uninterrupted()[0]
     with np.load(tmp_path / "weights.npz") as found:
         for name, wanted in zip(found.files, expected, strict=True):
             np.testing.assert_array_equal(found[name], wanted)
