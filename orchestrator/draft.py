@@ -10,6 +10,7 @@ from orchestrator.errors import UsageError
 from orchestrator.events import Stage
 from orchestrator.far_data import far_data, far_data_notes
 from orchestrator.fit import Needs
+from orchestrator.homing import CHECKPOINTS, held, refuse_other_training
 from orchestrator.inputs import CapacityQuestions, Inputs, InputSummary, check_inputs, local_data, settled
 from orchestrator.keeping import bucket_notes, folder_of_run
 from orchestrator.manifest import build_manifest
@@ -34,8 +35,12 @@ def draft(spec: RunSpec, reader: CloudReader, *, storage: Storage, telling: Tell
     not asked what the training needs.
     """
     with telling.stage(Stage.CHECK, "network and data") as say:
+        if spec.continue_from is not None and not held(spec.continue_from):
+            raise UsageError(f"{spec.continue_from / CHECKPOINTS}: no checkpoint to go on from came home there")
         inputs = _inputs(spec)
         spec = settled(spec, inputs.summary)
+        if spec.continue_from is not None:
+            refuse_other_training(spec.continue_from, inputs.summary.model_dump() | spec.settings.model_dump())
         say(_counted(inputs.summary))
     unweighed = unweighed or ("" if inputs.data is not None else "the data is not here")
     with (

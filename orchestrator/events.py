@@ -93,6 +93,8 @@ class Outcome:
     error: str | None = None
     left_until: datetime | None = None
     """When the timer ends a machine that was left alone; `None`: it was given back."""
+    machines: int = 1
+    """How many were rented, one after another: AWS took all but the last one back, or that, too."""
     kept_in: str | None = None
     """URL of the folder of a bucket into which the machine puts what it makes, and then ends itself."""
 

@@ -148,6 +148,10 @@ MustFit = Annotated[
     ),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")]
+Continue = Annotated[
+    Path | None,
+    typer.Option("--continue", help="Go on from the checkpoint that an ended run brought home.", metavar="DIR"),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 MockCloud = Annotated[

@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
     BatchSize,
     Bucket,
     Config,
+    Continue,
     Data,
     DataOnMachine,
     DataSha256,
@@ -93,6 +94,7 @@ _FLAGS = {
     "max_hours": "max_hours",
     "max_usd": "max_usd",
     "must_fit": "must_fit",
+    "continue_from": "continue_from",
 }
 """Parameters of `launch-and-train` and the key of the run spec that each one overrides."""
 
@@ -134,6 +136,7 @@ def launch_and_train(
     max_usd: MaxUsd = None,
     max_usd_per_hour: MaxUsdPerHour = None,
     must_fit: MustFit = None,
+    continue_from: Continue = None,
     detach: Detach = False,
     yes: Yes = False,
     as_json: AsJson = False,
