@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.errors import UsageError
 from orchestrator.resources import Market
@@ -36,6 +36,12 @@ class BucketUrl:
         if found is None:
             raise ValueError(f"{url!r} is not of the form s3://NAME/PREFIX")
         return cls(found["bucket"], found["path"])
+
+
+def _bucket_url(text: str) -> str:
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-]+)+", text):
+        raise ValueError("s3://NAME/PREFIX is wanted, a bucket that is there and a folder in it")
+    return text
 
 
 class _Strict(BaseModel):
@@ -95,7 +101,7 @@ class RunSpec(_Strict):
     """Leave out instance types whose GPUs the trainer reckons too small."""
     instance_profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9+=,.@_-]{1,128}$")] | None = None
     """Name of the profile that gives the machine AWS rights of its own; `None`: it has none."""
-    bucket: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-]+)+$")] | None = None
+    bucket: Annotated[str, AfterValidator(_bucket_url)] | None = None
     """`s3://NAME/PREFIX`: the machine puts there what it makes, below the run's id, and ends itself."""
     ssm: bool = False
     """Reach the machine through Session Manager: no port of it is open to anybody."""
@@ -238,4 +244,4 @@ def _first_problem(error: ValidationError, path: Path, overrides: Mapping[str, A
         return f"{path}: {first['msg'].removeprefix('Value error, ')}"
     source = "command line" if any(where.startswith(key) for key in overrides) else str(path)
     given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
-    return f"{source}: {where}: {first['msg']}{given}"
+    return f"{source}: {where}: {first['msg'].removeprefix('Value error, ')}{given}"
