@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -69,10 +69,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """Seconds a stage took."""
+    """Seconds a stage took, and when it began: two may have gone on at once."""
 
     name: Stage
     seconds: float
+    began: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,19 @@ class Outcome:
     error: str | None = None
     left_until: datetime | None = None
     """When the timer ends a machine that was left alone; `None`: it was given back."""
+
+    @property
+    def seconds(self) -> float:
+        """What the stages took together: what went on at once counts once."""
+        timed = sorted((stage.began, stage.seconds) for stage in self.stages if stage.began is not None)
+        total = sum(stage.seconds for stage in self.stages if stage.began is None)
+        until: datetime | None = None
+        for began, seconds in timed:
+            ended = began + timedelta(seconds=seconds)
+            start = began if until is None else max(began, until)
+            total += max(0.0, (ended - start).total_seconds())
+            until = ended if until is None else max(until, ended)
+        return total
 
     @property
     def detached(self) -> bool:

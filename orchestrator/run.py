@@ -1,5 +1,5 @@
-"""The story of one run: launch, connect, upload, prepare, train, fetch, tear down; from the training on it may
-be gone on with by another process. It is told as `Event`s to a callback and holds the one `try/finally` of the
+"""The story of one run: launch, connect, upload and prepare at once, train, fetch, tear down; from the training on it
+may be gone on with by another process. It is told as `Event`s to a callback and holds the one `try/finally` of the
 house; boto3, SSH and terminals are unknown here.
 """
 
@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
+from orchestrator.beginning import begin_training
 from orchestrator.errors import (
     HostUnreachable,
     InstanceDied,
@@ -30,11 +31,10 @@ from orchestrator.money import Bill
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
 from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machine
-from orchestrator.remote import follow, prepare, start_training, stop_training
+from orchestrator.remote import follow, stop_training
 from orchestrator.resources import Host
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
-from orchestrator.upload import upload
 from orchestrator.wait import wait_until
 
 ARTIFACTS = (
@@ -196,7 +196,14 @@ def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Tell
         session = connected(world, host)
         say(f"{host.user}@{host.address}, host key as pinned")
     try:
-        _prepare_and_start(plan, session, root=rental.root, gpus=gpus, telling=telling)
+        begin_training(
+            session,
+            plan.manifest,
+            dial=lambda: connected(world, host),
+            root=rental.root,
+            extra=job_files(plan, gpus=gpus),
+            telling=telling,
+        )
     finally:
         session.close()
 
@@ -275,21 +282,6 @@ def refuse_if_ended(world: World, rental: Rental) -> None:
     if seen.state != "running":
         reason = f" ({seen.state_reason})" if seen.state_reason else ""
         raise InstanceDied(f"{name} is {seen.state}{reason}, and gone is what was not brought home")
-
-
-def _prepare_and_start(plan: Plan, session: Session, *, root: str, gpus: int, telling: Telling) -> None:
-    with telling.stage(Stage.UPLOAD, f"{len(plan.manifest.files)} files"):
-        upload(
-            session,
-            plan.manifest,
-            root=root,
-            extra=job_files(plan, gpus=gpus),
-            tell=lambda message, progress: telling.say(Stage.UPLOAD, message, progress),
-        )
-    with telling.stage(Stage.PREPARE, "finding or making the Python environment") as say:
-        environment = prepare(session, root)
-        say(environment.note)
-        start_training(session, root, environment)
 
 
 def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.events import Artifact, Outcome, TeardownReport
+from orchestrator.events import Artifact, Outcome, StageTime, TeardownReport
 from orchestrator.report.units import bytes_text, seconds_text
 
 _SAMPLES_SHOWN = 3
@@ -26,7 +26,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "metrics": dict(outcome.metrics),
         "hours": round(outcome.hours, 4),
         "estimated_usd": float(outcome.estimated_usd),
-        "stages": [{"name": stage.name.value, "seconds": round(stage.seconds, 3)} for stage in outcome.stages],
+        "stages": _stages_json(outcome.stages),
         "teardown": teardown_json(outcome.teardown),
     }
 
@@ -88,6 +88,17 @@ def teardown_text(report: TeardownReport) -> str:
     return "\n".join(lines)
 
 
+def _stages_json(stages: Sequence[StageTime]) -> list[dict[str, Any]]:
+    """In the order in which they began, `at_seconds` after the first: two may have gone on at once."""
+    first = min((stage.began for stage in stages if stage.began is not None), default=None)
+    found: list[dict[str, Any]] = []
+    for stage in stages:
+        found.append({"name": stage.name.value, "seconds": round(stage.seconds, 3)})
+        if stage.began is not None and first is not None:
+            found[-1]["at_seconds"] = round((stage.began - first).total_seconds(), 3)
+    return sorted(found, key=lambda stage: stage.get("at_seconds", 0.0))
+
+
 def _artifact_json(artifact: Artifact) -> dict[str, Any]:
     return {"path": str(artifact.path.resolve()), "bytes": artifact.size, "sha256": artifact.sha256}
 
@@ -128,7 +139,7 @@ def _metric_lines(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _closing_lines(outcome: Outcome) -> list[str]:
-    took = seconds_text(sum(stage.seconds for stage in outcome.stages))
+    took = seconds_text(outcome.seconds)
     lines = [
         f"run         {outcome.run_id}, {took}",
         f"cost        {cost_text(outcome)}",

@@ -1,0 +1,106 @@
+"""From a line to a machine to a trainer that runs there. The environment is made over a line of its own while files
+still travel; if one of the two fails, the other is stopped.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.events import Stage
+from orchestrator.ports import Session
+from orchestrator.remote import Environment, prepare, start_training
+from orchestrator.resources import Manifest
+from orchestrator.telling import Telling
+from orchestrator.upload import begin_upload
+
+
+def begin_training(
+    session: Session,
+    manifest: Manifest,
+    *,
+    dial: Callable[[], Session],
+    root: str,
+    extra: Mapping[str, bytes],
+    telling: Telling,
+) -> None:
+    """Upload `manifest` and `extra` (path under `root` to content), find or make the environment, start the trainer.
+    `dial` opens a second line. Raises what failed first.
+    """
+    preparing = _Preparing(dial, root, telling, give_up=session.close)
+    try:
+        with telling.stage(Stage.UPLOAD, f"{len(manifest.files)} files"):
+            begun = begin_upload(session, manifest, root=root, extra=extra)
+            preparing.start()
+            begun.complete(lambda message, progress: telling.say(Stage.UPLOAD, message, progress))
+        environment = preparing.result()
+    except OrchestratorError:
+        preparing.stop()
+        if preparing.error is not None:
+            raise preparing.error from None
+        raise
+    finally:
+        preparing.stop()
+    start_training(session, root, environment)
+
+
+class _Preparing:
+    """The environment, in the making: a thread with a line of its own."""
+
+    def __init__(
+        self, dial: Callable[[], Session], root: str, telling: Telling, *, give_up: Callable[[], None]
+    ) -> None:
+        self._dial = dial
+        self._root = root
+        self._telling = telling
+        self._give_up = give_up
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._stopped = False
+        self._found: Environment | None = None
+        self.error: OrchestratorError | None = None
+        """What failed here by itself."""
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def result(self) -> Environment:
+        """The environment, once it is there; raises what failed."""
+        self._thread.join()
+        if self._found is None:
+            raise self.error or OrchestratorError("the environment was given up")
+        return self._found
+
+    def stop(self) -> None:
+        """Hang up, and wait until nothing is said any more; harmless once it has ended."""
+        with self._lock:
+            self._stopped = True
+            session = self._session
+        if session is not None:
+            session.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            with self._telling.stage(Stage.PREPARE, "finding or making the Python environment") as say:
+                self._found = self._prepared()
+                say(self._found.note)
+        except OrchestratorError as error:
+            with self._lock:
+                if self._stopped:
+                    return
+                self.error = error
+            self._give_up()
+
+    def _prepared(self) -> Environment:
+        session = self._dial()
+        with self._lock:
+            self._session = session
+            if self._stopped:
+                session.close()
+        try:
+            return prepare(session, self._root)
+        finally:
+            session.close()
