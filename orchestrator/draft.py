@@ -2,6 +2,7 @@
 surveyed, the upload listed, the plan made. Changes nothing anywhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -10,10 +11,12 @@ from orchestrator.errors import UsageError
 from orchestrator.events import Stage
 from orchestrator.fit import Needs
 from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data, settled
+from orchestrator.kept import KeptMachine, refuse_if_slow
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
 from orchestrator.plan import Plan, make_plan, new_run_id
 from orchestrator.ports import CloudReader
+from orchestrator.resources import InstanceType
 from orchestrator.spec import RunSpec
 from orchestrator.survey import survey
 from orchestrator.telling import Telling
@@ -27,9 +30,11 @@ class Draft:
     inputs: Inputs
 
 
-def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: str = "") -> Draft:
-    """Plan `spec`. What only the user can mend rises as `UsageError`. Where `unweighed` says why not, the trainer is
-    not asked what the training needs.
+def draft(
+    spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: str = "", on: KeptMachine | None = None
+) -> Draft:
+    """Plan `spec`, `on` a kept machine if one is given. What only the user can mend rises as `UsageError`. Where
+    `unweighed` says why not, the trainer is not asked what the training needs.
     """
     with telling.stage(Stage.CHECK, "network and data") as say:
         inputs = _inputs(spec)
@@ -39,12 +44,17 @@ def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: st
         telling.stage(Stage.PLAN, "image, prices, quota, fit, files") as say,
         CapacityQuestions(inputs, batch_size=spec.settings.batch_size) as questions,
     ):
-        facts = survey(
-            reader,
-            spec,
-            telling.clock,
-            on_types=lambda types: None if unweighed else questions.ask(found.gpus for found in types),
-        )
+
+        def ask(types: Sequence[InstanceType]) -> None:
+            if not unweighed:
+                questions.ask(found.gpus for found in types)
+
+        if on is None:
+            facts = survey(reader, spec, telling.clock, on_types=ask)
+        else:
+            spec = on.asked(spec, reader, telling.clock.now())
+            facts = on.facts(reader, spec, telling.clock)
+            ask(facts.instance_types)
         manifest = build_manifest(
             project=spec.project,
             trainer=trainer_package(),
@@ -55,6 +65,8 @@ def draft(spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: st
         run_id = new_run_id(spec.name, telling.clock.now(), token_hex(3))
         needs = Needs(unknown=unweighed) if unweighed else questions.needs()
         plan = make_plan(spec, facts, manifest=manifest, run_id=run_id, needs=needs)
+        if on is not None:
+            refuse_if_slow(plan.fits, plan.spec)
         say(f"{len(plan.offers)} offers")
     return Draft(plan, inputs)
 

@@ -38,6 +38,7 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
     FETCH = "fetch"
+    KEEP = "keep"
     TEARDOWN = "teardown"
 
 
@@ -93,7 +94,9 @@ class Outcome:
     teardown: TeardownReport
     error: str | None = None
     left_until: datetime | None = None
-    """When the timer ends a machine that was left alone; `None`: it was given back."""
+    """When the timer ends a machine that was left alone; `None`: it was given back, or kept."""
+    kept_until: datetime | None = None
+    """When a machine that is kept for the next run ends itself; `None`: it is not kept."""
 
     @property
     def seconds(self) -> float:
@@ -117,7 +120,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a run stands. `state` is the trainer's word once it was started; before it `renting`; when the machine
-    cannot be asked, `out of reach`; when it has ended by itself, `machine gone`; at the end `given back`.
+    cannot be asked, `out of reach`; when it has ended by itself, `machine gone`; at the end `given back`, or `kept`
+    for the next run, and then `handed over`.
     """
 
     run_id: str

@@ -131,6 +131,7 @@ def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord
         launched_at=launched_at,
         ends_at=launched_at + timedelta(hours=float(plan.spec.max_hours)),
         max_usd=plan.spec.max_usd,
+        keep_alive_minutes=plan.spec.keep_alive_minutes,
     )
 
 

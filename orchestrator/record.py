@@ -45,6 +45,15 @@ class MachineRecord(BaseModel):
     ends_at: datetime
     """When its own timer ends it."""
     max_usd: Decimal | None = None
+    keep_alive_minutes: Decimal = Decimal(0)
+    """For how long it is kept once the run has ended well."""
+    kept_until: datetime | None = None
+    """When its idle timer ends it, if it is kept and no run takes it over."""
+
+    @property
+    def timer_at(self) -> datetime:
+        """When a timer ends it."""
+        return self.ends_at if self.kept_until is None else min(self.kept_until, self.ends_at)
 
 
 class RunRecord(BaseModel):
@@ -59,6 +68,8 @@ class RunRecord(BaseModel):
     """Address of the mocked AWS the run rents from; `None` for the real one."""
     plan: Mapping[str, Any] = {}
     machine: MachineRecord | None = None
+    handed_over_to: str | None = None
+    """The run that has taken the kept machine over."""
     outcome: Mapping[str, Any] | None = None
 
 
@@ -85,7 +96,7 @@ class Rental:
     def meter(self) -> Meter:
         """What it costs."""
         machine = self.machine
-        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.ends_at)
+        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.timer_at)
 
 
 def remember_machine(folder: Path, machine: MachineRecord) -> Rental:

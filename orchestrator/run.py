@@ -5,12 +5,13 @@ house; boto3, SSH and terminals are unknown here.
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
+from orchestrator.admission import admit_caller
 from orchestrator.beginning import begin_training
 from orchestrator.errors import (
     HostUnreachable,
@@ -25,6 +26,7 @@ from orchestrator.errors import (
 )
 from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
 from orchestrator.fetch import fetch
+from orchestrator.keeping import Keeper, keep
 from orchestrator.launch import launch, record_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.money import Bill
@@ -76,11 +78,12 @@ class _Found:
     artifacts: tuple[Artifact, ...] = ()
     error: OrchestratorError | None = None
     detached: bool = False
+    kept_until: datetime | None = None
 
     @property
     def left_alone(self) -> bool:
         """Whether the machine is to go on without us."""
-        return self.detached and self.error is None
+        return (self.detached or self.kept_until is not None) and self.error is None
 
 
 def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Telling, detach: bool = False) -> Outcome:
@@ -107,6 +110,28 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
             )
         found.rental = remember_machine(folder, record_of(launched, plan, now=world.clock.now()))
         _begin(plan, world, found.rental, gpus=launched.offer.gpus, telling=telling)
+        if not detach:
+            _finish(world, found, found.rental, telling=telling)
+        found.detached = detach
+
+    return _told(story, world, found=found, ledger=ledger, folder=folder, telling=telling)
+
+
+def run_on(
+    plan: Plan, keeper: Keeper, world: World, *, folder: Path, telling: Telling, detach: bool = False
+) -> Outcome:
+    """What `run` does, on a machine that an earlier run has kept."""
+    found = _Found()
+    ledger = Ledger(folder / LEDGER_FILE, clock=world.clock, run_id=plan.run_id, region=plan.spec.region)
+
+    def story() -> None:
+        refuse_if_ended(world, keeper.rental)
+        with telling.stage(Stage.LAUNCH, f"taking over {keeper.machine.machine.instance_id}") as say:
+            admit_caller(plan.run_id, keeper.entries, reader=world.reader, writer=world.writer, tell=say)
+            found.rental = keeper.hand_over(folder, ledger, plan.spec, world.clock.now())
+            with closing(connected(world, found.rental.host)) as session:
+                keeper.release(session)
+        _begin(plan, world, found.rental, gpus=plan.offers[0].gpus, telling=telling)
         if not detach:
             _finish(world, found, found.rental, telling=telling)
         found.detached = detach
@@ -165,6 +190,7 @@ def _told(
     report = TeardownReport()
     try:
         story()
+        found.kept_until = _kept(world, found, telling=telling)
     except OrchestratorError as error:
         found.error = error
     except KeyboardInterrupt:
@@ -174,6 +200,22 @@ def _told(
             with _naming_what_is_left(folder):
                 report = give_back(world, ledger, folder=folder, telling=telling)
     return _outcome(ledger.run_id, world, telling=telling, found=found, folder=folder, report=report)
+
+
+def _kept(world: World, found: _Found, *, telling: Telling) -> datetime | None:
+    """Until when the machine of a run that ended well is kept; `None` where it is to be given back, or must be, since
+    it could not be told when to end itself.
+    """
+    rental = found.rental
+    if rental is None or found.detached or not rental.machine.keep_alive_minutes:
+        return None
+    with telling.stage(Stage.KEEP, f"for {rental.machine.keep_alive_minutes} min after this run") as say:
+        try:
+            with closing(connected(world, rental.host)) as session:
+                return keep(session, rental, world.clock.now())
+        except RunFailed as error:
+            say(f"{error}; it is given back")
+            return None
 
 
 @contextmanager
@@ -345,5 +387,6 @@ def _outcome(
         stages=tuple(telling.stages),
         teardown=report,
         error=None if error is None else str(error),
-        left_until=found.rental.machine.ends_at if found.left_alone and found.rental else None,
+        left_until=found.rental.machine.ends_at if found.detached and found.left_alone and found.rental else None,
+        kept_until=found.kept_until if found.left_alone else None,
     )

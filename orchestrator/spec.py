@@ -54,6 +54,8 @@ class RunSpec(_Strict):
     max_usd_per_hour: _Positive | None = None
     max_usd: _Positive | None = None
     max_hours: _Positive = Decimal(1)
+    keep_alive_minutes: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    """For how long the machine of a run that ended well is kept for the next one."""
     image: Annotated[str, Field(min_length=1)] = "dlami-base"
     """An id (`ami-…`), an SSM parameter name (`/aws/service/…`) or a family (`dlami-base`)."""
     volume_gib: Annotated[int, Field(ge=8)] = 150

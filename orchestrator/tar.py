@@ -40,7 +40,7 @@ class Sink:
         self._clock = clock
         self._compressing = compressing
         self._waiting = bytearray()
-        self._level = 0
+        self._level = _LEVEL
         self._sha256 = hashlib.sha256()
         self._size = 0
 

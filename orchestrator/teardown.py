@@ -71,7 +71,7 @@ def teardown(
     for entry in reversed(still_open):
         _give_back(site, entry, ledger, tally)
     if still_open or any(entry.event is LedgerEvent.CREATED for entry in entries):
-        _sweep_run(site, ledger, tally)
+        _sweep_run(site, ledger, tally, run_ids=_tagged_as(entries, ledger))
     return tally.report()
 
 
@@ -213,11 +213,16 @@ def _waited(site: _Site, check: Callable[[], bool | None], *, limit_seconds: flo
     return wait_until(check, clock=site.clock, limit_seconds=limit_seconds, every_seconds=_POLL_SECONDS, what=what)
 
 
-def _sweep_run(site: _Site, ledger: Ledger, tally: _Tally) -> None:
+def _tagged_as(entries: Sequence[LedgerEntry], ledger: Ledger) -> tuple[str, ...]:
+    """The runs whose tags the run's things carry: what was taken over keeps that of the run that made it."""
+    return tuple(dict.fromkeys((ledger.run_id, *(entry.detail.get("origin", ledger.run_id) for entry in entries))))
+
+
+def _sweep_run(site: _Site, ledger: Ledger, tally: _Tally, *, run_ids: Sequence[str]) -> None:
     """Delete what carries the run's tag and the walk did not get, and look at its survivors again."""
     doubtful = dict(tally.survivors)
     try:
-        tagged = site.reader.tagged(ledger.run_id)
+        tagged = [found for run_id in run_ids for found in site.reader.tagged(run_id)]
     except OrchestratorError as error:
         site.tell(f"what is left could not be looked for: {error}")
         tally.survivors[f"anything tagged run-id={ledger.run_id}"] = None

@@ -10,6 +10,7 @@ from orchestrator.draft import Draft, draft
 from orchestrator.errors import UsageError
 from orchestrator.events import Outcome, Stage, TeardownReport
 from orchestrator.imaging import Candidate, image_candidates
+from orchestrator.keeping import Keeper, keeper
 from orchestrator.ledger import Ledger
 from orchestrator.packaged import packaged
 from orchestrator.ports import CloudReader
@@ -19,12 +20,12 @@ from orchestrator.report.plan import plan_json, plan_text
 from orchestrator.report.progress import progress
 from orchestrator.report.summary import summary_markdown
 from orchestrator.resources import Tagged
-from orchestrator.run import give_back, run
+from orchestrator.run import give_back, run, run_on
 from orchestrator.spec import RunSpec
 from orchestrator.stopping import stoppable
 from orchestrator.teardown import sweep
 from orchestrator.telling import Telling
-from orchestrator.worlds import Where, opened_world, standing_world, world_at
+from orchestrator.worlds import SystemClock, Where, opened_world, standing_world, world_at
 
 _REHEARSED = "a rehearsal takes no GPU; `orchestrator plan` works it out"
 
@@ -49,17 +50,26 @@ def carry_out(
     agree: Callable[[], bool] | None,
     quiet: bool,
     detach: bool = False,
+    on: str | None = None,
 ) -> Outcome:
-    """The whole job, or, with `detach`, that part of it which needs us. `agree` is asked before a real rental
-    (`None`: there is nobody to ask); remarks and progress go to `stream`, the plan too unless `quiet`.
+    """The whole job, or, with `detach`, that part of it which needs us; `on` the machine that a run has kept, if one is
+    named. `agree` is asked before a real rental (`None`: there is nobody to ask); remarks and progress go to `stream`,
+    the plan too unless `quiet`.
     """
+    kept, where = (None, where) if on is None else _kept(on, where, output=spec.output)
     if where.is_real and agree is None:
         raise UsageError("no terminal to ask on; pass --yes to rent without asking")
     with stoppable(), opened_world(spec.region, where) as opened:
         world = opened.world
         with progress(stream) as tell:
             telling = Telling(world.clock, tell)
-            made = draft(spec, world.reader, telling=telling, unweighed="" if where.is_real else _REHEARSED)
+            made = draft(
+                spec,
+                world.reader,
+                telling=telling,
+                unweighed="" if where.is_real else _REHEARSED,
+                on=kept and kept.machine,
+            )
         if not quiet:
             stream.write(f"\n{plan_text(made.plan, made.inputs.summary)}\n\n")
         if where.is_real and agree is not None and not agree():
@@ -67,16 +77,27 @@ def carry_out(
         folder = spec.output / made.plan.run_id
         folder.mkdir(parents=True, mode=0o700)
         write_record(folder, _record(made, opened.endpoint))
-        first_boot = (packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8")
         with progress(stream) as tell:
             told = Telling(world.clock, tell, telling.stages)
-            outcome = run(made.plan, world, folder=folder, first_boot=first_boot, telling=told, detach=detach)
-        opened.kept = outcome.detached
+            if kept is None:
+                first_boot = (packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8")
+                outcome = run(made.plan, world, folder=folder, first_boot=first_boot, telling=told, detach=detach)
+            else:
+                outcome = run_on(made.plan, kept, world, folder=folder, telling=told, detach=detach)
+        opened.kept = outcome.detached or outcome.kept_until is not None
         if not outcome.detached:
             remember_outcome(folder, outcome_json(outcome))
             summary = summary_markdown(made.plan, made.inputs.summary, outcome)
             (folder / "summary.md").write_text(summary, encoding="utf-8")
         return outcome
+
+
+def _kept(run_name: str, where: Where, *, output: Path) -> tuple[Keeper, Where]:
+    """The machine that a run has kept, and the world that it stands in."""
+    if where.dry_run or where.mock_cloud is not None:
+        raise UsageError(f"--on {run_name} says where the machine is: leave out --dry-run and --mock-cloud")
+    folder, record = find_run(run_name, output=output)
+    return keeper(folder, record, SystemClock().now()), Where(mock_cloud=record.endpoint)
 
 
 def take_down(run_name: str, *, output: Path, stream: TextIO) -> TeardownReport:

@@ -97,6 +97,14 @@ MustFit = Annotated[
         show_default="must-fit",
     ),
 ]
+KeepAlive = Annotated[
+    str | None,
+    typer.Option("--keep-alive", help="Keep the machine of a good run for so long, for --on.", metavar="MINUTES"),
+]
+On = Annotated[
+    str | None,
+    typer.Option("--on", help="Rent nothing: use the machine that this run has kept.", metavar="RUN"),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 MockCloud = Annotated[

@@ -22,6 +22,7 @@ from orchestrator.cli.options import (
     Gpus,
     HeldOut,
     InstanceTypes,
+    KeepAlive,
     MarketOption,
     MaxHours,
     MaxUsd,
@@ -29,6 +30,7 @@ from orchestrator.cli.options import (
     MockCloud,
     MustFit,
     NetworkOption,
+    On,
     Output,
     Project,
     Recommendations,
@@ -67,6 +69,7 @@ _FLAGS = {
     "max_hours": "max_hours",
     "max_usd": "max_usd",
     "must_fit": "must_fit",
+    "keep_alive": "keep_alive_minutes",
 }
 """Parameters of `launch-and-train` and the key of the run spec that each one overrides."""
 
@@ -97,6 +100,8 @@ def launch_and_train(
     max_usd: MaxUsd = None,
     max_usd_per_hour: MaxUsdPerHour = None,
     must_fit: MustFit = None,
+    keep_alive: KeepAlive = None,
+    on: On = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")
     ] = False,
@@ -118,6 +123,7 @@ def launch_and_train(
             agree=asker("Rent this?", yes=yes),
             quiet=as_json,
             detach=detach,
+            on=on,
         )
         answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
         if outcome.error:

@@ -22,6 +22,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "error": outcome.error,
         "detached": outcome.detached,
         "left_until": outcome.left_until.isoformat() if outcome.left_until else None,
+        "kept_until": outcome.kept_until.isoformat() if outcome.kept_until else None,
         "artifacts": artifacts_json(outcome.artifacts),
         "metrics": dict(outcome.metrics),
         "hours": round(outcome.hours, 4),
@@ -99,6 +100,17 @@ def _stages_json(stages: Sequence[StageTime]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda stage: stage.get("at_seconds", 0.0))
 
 
+def ending_text(outcome: Outcome) -> str:
+    """What became of the machine."""
+    if outcome.kept_until is None:
+        return teardown_text(outcome.teardown)
+    run = outcome.run_id
+    return (
+        f"kept        until {outcome.kept_until:%H:%M} UTC, when the machine ends itself; it costs on until then\n"
+        f"next        `launch-and-train --on {run}` uses it again, `orchestrator down {run}` ends it now"
+    )
+
+
 def _artifact_json(artifact: Artifact) -> dict[str, Any]:
     return {"path": str(artifact.path.resolve()), "bytes": artifact.size, "sha256": artifact.sha256}
 
@@ -144,4 +156,4 @@ def _closing_lines(outcome: Outcome) -> list[str]:
         f"run         {outcome.run_id}, {took}",
         f"cost        {cost_text(outcome)}",
     ]
-    return [*lines, *teardown_text(outcome.teardown).splitlines()]
+    return [*lines, *ending_text(outcome).splitlines()]

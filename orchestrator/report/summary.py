@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from orchestrator.events import Outcome
 from orchestrator.inputs import InputSummary
 from orchestrator.plan import Plan
-from orchestrator.report.outcome import cost_text, measured, teardown_text
+from orchestrator.report.outcome import cost_text, ending_text, measured
 from orchestrator.report.plan import plan_text
 from orchestrator.report.units import bytes_text, seconds_text
 
@@ -18,7 +18,7 @@ def summary_markdown(plan: Plan, inputs: InputSummary, outcome: Outcome) -> str:
     """`summary.md` of a run folder; ends with a line feed."""
     ending = _ENDINGS.get(outcome.exit_status, "failed")
     names, models = measured(outcome.metrics)
-    facts = (f"cost: {cost_text(outcome)}", *teardown_text(outcome.teardown).splitlines())
+    facts = (f"cost: {cost_text(outcome)}", *ending_text(outcome).splitlines())
     parts = [
         f"## {outcome.run_id}: {ending}",
         *([_fenced(outcome.error)] if outcome.error else []),

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Lets a machine that nobody uses end itself, sooner than the timer of its first boot, which stays armed.
+#   keep-alive.sh SECONDS   ends the machine so long from now
+#   keep-alive.sh stop      takes that back: somebody uses it again
+set -eu
+
+unit=launch-and-train-idle
+case ${1-} in
+  stop) sudo systemctl stop "$unit.timer" ;;
+  '' | *[!0-9]*)
+    echo "usage: keep-alive.sh SECONDS | stop" >&2
+    exit 2
+    ;;
+  *)
+    sudo systemd-run --unit="$unit" --timer-property=AccuracySec=1s --on-active="$1" systemctl poweroff --force
+    ;;
+esac
