@@ -105,6 +105,7 @@ On = Annotated[
     str | None,
     typer.Option("--on", help="Rent nothing: use the machine that this run has kept.", metavar="RUN"),
 ]
+Detach = Annotated[bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 MockCloud = Annotated[

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     BatchSize,
     Config,
     Data,
+    Detach,
     DryRun,
     Epochs,
     Fallback,
@@ -45,6 +46,7 @@ from orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.events import Outcome
     from orchestrator.resources import Tagged
     from orchestrator.spec import RunSpec
 
@@ -102,9 +104,7 @@ def launch_and_train(
     must_fit: MustFit = None,
     keep_alive: KeepAlive = None,
     on: On = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")
-    ] = False,
+    detach: Detach = False,
     yes: Yes = False,
     as_json: AsJson = False,
     mock_cloud: MockCloud = None,
@@ -126,9 +126,7 @@ def launch_and_train(
             on=on,
         )
         answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
-        if outcome.error:
-            typer.echo(f"error: {outcome.error}", err=True)
-        raise typer.Exit(outcome.exit_status)
+        _end(outcome)
 
 
 @app.command()
@@ -282,6 +280,12 @@ def mock_cloud(
 
     with answering(False):
         serve(port, scenario=scenario, ready=typer.echo)
+
+
+def _end(outcome: "Outcome") -> NoReturn:
+    if outcome.error:
+        typer.echo(f"error: {outcome.error}", err=True)
+    raise typer.Exit(outcome.exit_status)
 
 
 def _spec(config: Path | None, params: Mapping[str, Any]) -> "RunSpec":

@@ -150,7 +150,7 @@ def test_what_gets_smaller_is_compressed_where_the_line_is_slow(seconds: float, 
     for _ in range(10):
         sink.write(b"1,2,3\n" * 50_000)
     sink.close()
-    assert (len(packed.getvalue()) < 2_000_000) == compressed
+    assert (len(packed.getvalue()) < 1_000_000) == compressed
     assert gzip.decompress(packed.getvalue()).count(b"1,2,3\n") == 500_000
 
 
