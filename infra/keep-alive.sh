@@ -12,6 +12,8 @@ case ${1-} in
     exit 2
     ;;
   *)
+    # A timer that was armed before would be in the way of this one.
+    sudo systemctl stop "$unit.timer" 2> /dev/null || true
     sudo systemd-run --unit="$unit" --timer-property=AccuracySec=1s --on-active="$1" systemctl poweroff --force
     ;;
 esac

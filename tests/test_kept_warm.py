@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Done, MockCloud, run
+from programs import ROOT, Done, MockCloud
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+
+NETWORK = ROOT / "configs" / "networks" / "dsstne-movielens.json"
 
 
 @pytest.fixture
@@ -21,9 +23,12 @@ def cloud(tmp_path: Path) -> Generator[MockCloud]:
 
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
-    done = run("trainer", "synthesize", str(tmp_path / "films"), "--users", "60", "--items", "50", cwd=tmp_path)
-    assert done.exit_status == 0, done.stderr
-    return tmp_path / "films"
+    """Every user likes every third film, from a place of their own on."""
+    liked = ((user, film) for user in range(1, 41) for film in range(1 + user % 3, 31, 3))
+    lines = [f"{user},{film},5,{user + film}" for user, film in liked]
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(["userId,movieId,rating,timestamp", *lines, ""]))
+    return path
 
 
 def ask(*arguments: str) -> Done:
@@ -43,7 +48,7 @@ def instances(cloud: MockCloud) -> list[str]:
 
 def test_a_kept_machine_serves_the_next_run_and_is_given_back_by_it(cloud: MockCloud, films: Path, tmp_path: Path):
     here = ("--output", str(tmp_path / "runs"))
-    begin = ["launch-and-train", "--data", str(films), "--epochs", "1", *here]
+    begin = ["launch-and-train", "--data", str(films), "--network", str(NETWORK), "--epochs", "1", *here]
     first = answer(*begin, "--dry-run", "--mock-cloud", cloud.endpoint, "--keep-alive", "9")
     assert (first["exit_status"], first["teardown"]["survivors"]) == (0, [])
     assert first["kept_until"] is not None

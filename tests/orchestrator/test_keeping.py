@@ -151,6 +151,7 @@ def test_a_kept_machine_ends_itself_unless_somebody_takes_it(target: Target, tmp
     rented, session = Rented(tmp_path, "run-1", machine), target.session()
     assert keep(session, rented, now) == now + timedelta(seconds=3)
     assert read_record(tmp_path).machine == machine.model_copy(update={"kept_until": now + timedelta(seconds=3)})
+    keep(session, rented, now)
     kept = KeptMachine("run-1", REGION, "1", machine, "ami-1", Market.ON_DEMAND, "", "")
     Keeper(tmp_path, kept, ()).release(session)
     assert not (target.home.parent / "power-off-at").exists()
