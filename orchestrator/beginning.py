@@ -1,38 +1,47 @@
-"""From a line to a machine to a trainer that runs there. The environment is made over a line of its own while files
-still travel; if one of the two fails, the other is stopped.
+"""From lines to machines to trainers that run there. On each machine the environment is made over a line of its own
+while files still travel; if one of the two fails, the other is stopped.
 """
 
 import threading
 from collections.abc import Callable, Mapping
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.events import Stage
+from orchestrator.events import Event, Stage
 from orchestrator.ports import Session
 from orchestrator.remote import Environment, prepare, start_training
 from orchestrator.resources import Manifest
 from orchestrator.telling import Telling
+from orchestrator.together import Crew, Node
 from orchestrator.upload import begin_upload
 
 
-def begin_training(
-    session: Session,
-    manifest: Manifest,
-    *,
-    dial: Callable[[], Session],
-    root: str,
-    extra: Mapping[str, bytes],
-    telling: Telling,
-) -> None:
-    """Upload `manifest` and `extra` (path under `root` to content), find or make the environment, start the trainer.
-    `dial` opens a second line. Raises what failed first.
+def begin_training(crew: Crew, manifest: Manifest, *, extra: Mapping[str, bytes], telling: Telling) -> None:
+    """Upload `manifest` and `extra` (path under the run's folder to content), find or make the environment, on every
+    machine at once; once all are ready, start the trainers. Raises what failed first.
     """
+
+    def made_ready(node: Node) -> Environment:
+        # What the first machine gets, the others get.
+        heard = telling if node.number == 0 else Telling(telling.clock, _unheard)
+        return _made_ready(node, manifest, dial=lambda: crew.another_line(node), extra=extra, telling=heard)
+
+    environments = crew.each(made_ready)
+    crew.each(
+        lambda node: start_training(node.session, node.rental.root, environments[node.number], options=node.group)
+    )
+
+
+def _made_ready(
+    node: Node, manifest: Manifest, *, dial: Callable[[], Session], extra: Mapping[str, bytes], telling: Telling
+) -> Environment:
+    session, root = node.session, node.rental.root
     preparing = _Preparing(dial, root, telling, give_up=session.close)
     try:
         with telling.stage(Stage.UPLOAD, f"{len(manifest.files)} files"):
             begun = begin_upload(session, manifest, root=root, extra=extra)
             preparing.start()
             begun.complete(lambda message, progress: telling.say(Stage.UPLOAD, message, progress))
-        environment = preparing.result()
+        return preparing.result()
     except OrchestratorError:
         preparing.stop()
         if preparing.error is not None:
@@ -40,7 +49,10 @@ def begin_training(
         raise
     finally:
         preparing.stop()
-    start_training(session, root, environment)
+
+
+def _unheard(_event: Event) -> None:
+    pass
 
 
 class _Preparing:

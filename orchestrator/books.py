@@ -55,7 +55,7 @@ def books_of(folder: Path, record: RunRecord, now: datetime) -> Books:
         run_id=record.run_id,
         folder=folder,
         state=_state(record, entries, last, now),
-        machine=f"{last.instance_type} {last.instance_id}" if last else "",
+        machine=_machines(rents),
         began_at=entries[0].at if entries else _written_at(folder, now),
         bills=tuple(rent.bill for rent in rents if rent.bill is not None),
         priced=all(rent.bill is not None for rent in rents),
@@ -79,6 +79,14 @@ class _Rent:
     instance_type: str
     timer_at: datetime | None
     bill: Bill | None
+    token: str | None
+
+
+def _machines(rents: Sequence[_Rent]) -> str:
+    """Those of the last launch: `g6.xlarge i-…`, `2 × g6.xlarge i-… i-…`."""
+    alike = [rent for rent in rents if rent.token == rents[-1].token]
+    number = f"{len(alike)} × " if len(alike) > 1 else ""
+    return " ".join((f"{number}{alike[-1].instance_type}", *(rent.instance_id for rent in alike))) if alike else ""
 
 
 def _rents(entries: Sequence[LedgerEntry], now: datetime, kept_until: datetime | None) -> Iterator[_Rent]:
@@ -87,7 +95,8 @@ def _rents(entries: Sequence[LedgerEntry], now: datetime, kept_until: datetime |
         if entry.kind is Kind.INSTANCE and entry.event is LedgerEvent.CREATED:
             timer_at = min(filter(None, (_timer_at(entry), kept_until)), default=None)
             until = min(ended.get(entry.identity, now), timer_at or now)
-            yield _Rent(entry.resource_id or "", entry.detail.get("instance_type", ""), timer_at, _bill(entry, until))
+            kind, rent = entry.detail.get("instance_type", ""), _bill(entry, until)
+            yield _Rent(entry.resource_id or "", kind, timer_at, rent, entry.token)
 
 
 def _bill(entry: LedgerEntry, until: datetime) -> Bill | None:

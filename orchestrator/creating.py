@@ -2,7 +2,7 @@
 asked for again, and what exists under the name is taken over only if it carries the run's tag.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -32,7 +32,7 @@ class Site:
 
     @property
     def name(self) -> str:
-        """What group, key pair and instance of the run are called."""
+        """What groups, key pair and instances of the run are called."""
         return f"{MANAGED_BY}-{self.plan.run_id}"
 
     @property
@@ -46,9 +46,16 @@ class Site:
         }
 
 
-def create(site: Site, entry: LedgerEntry, call: Callable[[], T], *, existing: Callable[[], T | None]) -> T:
-    """Call until an answer comes. A refusal is written down as such only if no answer was lost before it:
-    a lost one may have created the resource all the same.
+def create(
+    site: Site,
+    entry: LedgerEntry,
+    call: Callable[[], T],
+    *,
+    existing: Callable[[], T | None],
+    others: Sequence[LedgerEntry] = (),
+) -> T:
+    """Call until an answer comes. A refusal is written down as such, for `others` that the same call creates too,
+    only if no answer was lost before it: a lost one may have created the resource all the same.
     """
     lost = False
     for pause in (*_PAUSES_SECONDS, None):
@@ -66,15 +73,15 @@ def create(site: Site, entry: LedgerEntry, call: Callable[[], T], *, existing: C
                 raise _not_ours(entry, error) from error
             return found
         except RunFailed as error:
-            if not lost:
-                site.ledger.failed(entry, str(error))
+            for refused in () if lost else (entry, *others):
+                site.ledger.failed(refused, str(error))
             raise
     raise AssertionError("the last repetition returns or raises")
 
 
 def existing_one(site: Site, kind: Kind) -> str | None:
     """Id of the resource of that name, if it carries this run's tag."""
-    ours = (found for found in site.reader.tagged(site.plan.run_id) if found.kind is kind)
+    ours = site.reader.tagged(site.plan.run_id, kinds=[kind])
     return next((found.resource_id for found in ours if found.name == site.name), None)
 
 

@@ -141,7 +141,7 @@ def _network(reader: CloudReader) -> tuple[bool, str]:
 
 
 def _address(spec: RunSpec, reader: CloudReader) -> tuple[bool, str]:
-    return True, f"SSH would be open to {ingress_of(reader, spec)}"
+    return True, f"SSH would be open to {ingress_of(reader, spec) or 'nobody, and reached through Session Manager'}"
 
 
 def _image(spec: RunSpec, reader: CloudReader) -> tuple[bool, str]:
@@ -174,9 +174,11 @@ def _quota(spec: RunSpec, reader: CloudReader) -> Finding:
         return Finding(
             "quota", "note", f"not known for {found.name}; AWS may refuse", "see Service Quotas in the console"
         )
-    need = used + found.vcpus
+    wanted = found.vcpus * spec.nodes
+    need = used + wanted
     detail = (
-        f"{quota.code} ({quota.name}): {quota.limit_vcpus:g} vCPUs, {used} in use, {found.name} takes {found.vcpus}"
+        f"{quota.code} ({quota.name}): {quota.limit_vcpus:g} vCPUs, {used} in use, "
+        f"{spec.nodes} × {found.name} takes {wanted}"
     )
     remedy = raise_text(quota, wanted=need, region=reader.region)
     return Finding("quota", "ok", detail) if need <= quota.limit_vcpus else Finding("quota", "bad", detail, remedy)
@@ -215,6 +217,7 @@ def _request(spec: RunSpec, instance_type: str, image: Image, network: Network) 
         volume_gib=max(spec.volume_gib, image.root_size_gib),
         user_data="",
         tags={"managed-by": MANAGED_BY, "run-id": "doctor", "expires-at": "1970-01-01T00:00:00Z"},
+        count=spec.nodes,
     )
 
 

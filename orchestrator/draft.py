@@ -3,19 +3,21 @@ surveyed, the upload listed, the plan made. Changes nothing anywhere.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 
 from orchestrator.errors import UsageError
 from orchestrator.events import Stage
+from orchestrator.far_data import far_data, far_data_notes
 from orchestrator.fit import Needs
-from orchestrator.inputs import CapacityQuestions, Inputs, check_inputs, local_data, settled
+from orchestrator.inputs import CapacityQuestions, Inputs, InputSummary, check_inputs, local_data, settled
+from orchestrator.keeping import bucket_notes, folder_of_run
 from orchestrator.kept import KeptMachine, refuse_if_slow
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
 from orchestrator.plan import Plan, make_plan, new_run_id
-from orchestrator.ports import CloudReader
+from orchestrator.ports import CloudReader, Storage
 from orchestrator.resources import InstanceType
 from orchestrator.spec import RunSpec
 from orchestrator.survey import survey
@@ -31,7 +33,13 @@ class Draft:
 
 
 def draft(
-    spec: RunSpec, reader: CloudReader, *, telling: Telling, unweighed: str = "", on: KeptMachine | None = None
+    spec: RunSpec,
+    reader: CloudReader,
+    *,
+    storage: Storage,
+    telling: Telling,
+    unweighed: str = "",
+    on: KeptMachine | None = None,
 ) -> Draft:
     """Plan `spec`, `on` a kept machine if one is given. What only the user can mend rises as `UsageError`. Where
     `unweighed` says why not, the trainer is not asked what the training needs.
@@ -39,7 +47,8 @@ def draft(
     with telling.stage(Stage.CHECK, "network and data") as say:
         inputs = _inputs(spec)
         spec = settled(spec, inputs.summary)
-        say(f"{inputs.summary.samples:,} samples × {inputs.summary.features:,} features")
+        say(_counted(inputs.summary))
+    unweighed = unweighed or ("" if inputs.data is not None else "the data is not here")
     with (
         telling.stage(Stage.PLAN, "image, prices, quota, fit, files") as say,
         CapacityQuestions(inputs, batch_size=spec.settings.batch_size) as questions,
@@ -47,7 +56,7 @@ def draft(
 
         def ask(types: Sequence[InstanceType]) -> None:
             if not unweighed:
-                questions.ask(found.gpus for found in types)
+                questions.ask(found.gpus * spec.nodes for found in types)
 
         if on is None:
             facts = survey(reader, spec, telling.clock, on_types=ask)
@@ -65,16 +74,36 @@ def draft(
         run_id = new_run_id(spec.name, telling.clock.now(), token_hex(3))
         needs = Needs(unknown=unweighed) if unweighed else questions.needs()
         plan = make_plan(spec, facts, manifest=manifest, run_id=run_id, needs=needs)
+        plan = _with_storage(plan, storage)
         if on is not None:
             refuse_if_slow(plan.fits, plan.spec)
         say(f"{len(plan.offers)} offers")
     return Draft(plan, inputs)
 
 
+def _with_storage(plan: Plan, storage: Storage) -> Plan:
+    """The plan with what the machine itself puts into buckets and fetches, once they were looked at."""
+    spec = plan.spec
+    folder, data = folder_of_run(storage, spec, plan.run_id), far_data(storage, spec)
+    notes = (
+        *(bucket_notes(folder, region=spec.region) if folder else ()),
+        *(far_data_notes(data, region=spec.region) if data else ()),
+    )
+    return replace(plan, kept_in=folder, far_data=data, notes=(*plan.notes, *notes))
+
+
+def _counted(summary: InputSummary) -> str:
+    if summary.samples is None or summary.features is None:
+        return "the network; the data goes straight to the machine"
+    return f"{summary.samples:,} samples × {summary.features:,} features"
+
+
 def _inputs(spec: RunSpec) -> Inputs:
     if not spec.network.is_file():
         raise UsageError(f"{spec.network}: no such network file")
+    if spec.skips_us:
+        return check_inputs(spec.network, None, spec.settings)
     data = local_data(spec.data, sha256=spec.data_sha256, cache=spec.output / "data")
     if not Path(data).exists():
         raise UsageError(f"{data}: no such data file or folder")
-    return check_inputs(spec.network, data)
+    return check_inputs(spec.network, data, spec.settings)

@@ -80,7 +80,7 @@ class StageTime:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended, or, if `detached`, how it stood when it was left alone. `hours` is billed machine
-    time; metrics are the trainer's last values.
+    time, of all machines; metrics are the trainer's last values.
     """
 
     run_id: str
@@ -97,6 +97,8 @@ class Outcome:
     """When the timer ends a machine that was left alone; `None`: it was given back, or kept."""
     kept_until: datetime | None = None
     """When a machine that is kept for the next run ends itself; `None`: it is not kept."""
+    kept_in: str | None = None
+    """URL of the folder of a bucket into which the machine puts what it makes, and then ends itself."""
 
     @property
     def seconds(self) -> float:
@@ -129,6 +131,8 @@ class Standing:
     note: str = ""
     machine: str = ""
     """`i-… g6.xlarge in us-east-1a at 192.0.2.1`."""
+    others: tuple[str, ...] = ()
+    """Where several train as one, the second and further, each with how its trainer stands."""
     progress: Progress | None = None
     exit_status: int | None = None
     """The trainer's."""

@@ -4,7 +4,7 @@ temporary name, verified against that, forced to disk and renamed. Nothing unver
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from orchestrator.errors import CommandFailed, RunFailed, TransferMismatch
 from orchestrator.events import Artifact
 from orchestrator.ports import Session
 
-_OPTIONAL = frozenset({"titles.json", "features_attributes"})
+_OPTIONAL = frozenset(
+    {"titles.json", "features_attributes", "checkpoints.tar", "trials.jsonl", "trials.txt", "best.json"}
+)
 """Artifacts that a good run may lack."""
 _LISTING = """\
 cd "$1" && shift || exit 1
@@ -26,7 +28,9 @@ _LISTING_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Expected:
+class Expected:
+    """What a file is to be when it has arrived."""
+
     size: int
     sha256: str
 
@@ -38,9 +42,8 @@ def fetch(
     where one is missing that a good run has, unless `partial`; `TransferMismatch` where one arrives differently.
     """
     expected = _listing(session, root, names)
-    missing = [name for name in names if name not in expected and name not in _OPTIONAL]
-    if missing and not partial:
-        raise RunFailed(f"the trainer ended well but left no {', '.join(missing)} in {root}/run")
+    if not partial:
+        refuse_missing(names, expected, where=f"{root}/run")
     artifacts: list[Artifact] = []
     for name in names:
         if name in expected:
@@ -49,27 +52,45 @@ def fetch(
     return tuple(artifacts)
 
 
-def _listing(session: Session, root: str, names: Sequence[str]) -> Mapping[str, _Expected]:
+def refuse_missing(names: Sequence[str], found: Container[str], *, where: str) -> None:
+    """Raises `RunFailed` where a good run lacks one of `names` that it should have."""
+    missing = [name for name in names if name not in found and name not in _OPTIONAL]
+    if missing:
+        raise RunFailed(f"the trainer ended well but left no {', '.join(missing)} in {where}")
+
+
+def _listing(session: Session, root: str, names: Sequence[str]) -> Mapping[str, Expected]:
     command = ("sh", "-c", _LISTING, "listing", f"{root}/run", *names)
     done = session.run(command, timeout_seconds=_LISTING_SECONDS)
     if done.exit_status != 0:
         words = done.stderr.strip() or f"status {done.exit_status}"
         raise CommandFailed(f"cannot list the results in {root}/run: {words}")
-    found: dict[str, _Expected] = {}
+    found: dict[str, Expected] = {}
     for line in done.stdout.splitlines():
         size, sha256, name = line.split(maxsplit=2)
-        found[name] = _Expected(int(size), sha256)
+        found[name] = Expected(int(size), sha256)
     return found
 
 
-def _bring(session: Session, remote: str, local: Path, expected: _Expected) -> Artifact:
+def _bring(session: Session, remote: str, local: Path, expected: Expected) -> Artifact:
+    def download(aside: Path) -> Expected:
+        session.get(remote, aside)
+        return expected
+
+    return verified(download, local, what=remote)
+
+
+def verified(download: Callable[[Path], Expected], local: Path, *, what: str) -> Artifact:
+    """Have a file downloaded aside, verify it by what `download` says of it, force it to disk, rename it.
+    `TransferMismatch` if it is another.
+    """
     aside = local.with_name(f".{local.name}.part")
     try:
-        session.get(remote, aside)
+        expected = download(aside)
         arrived = _settle(aside)
         if arrived != expected:
             raise TransferMismatch(
-                f"{remote}: arrived as {arrived.size} bytes with SHA-256 {arrived.sha256}, "
+                f"{what}: arrived as {arrived.size} bytes with SHA-256 {arrived.sha256}, "
                 f"the machine has {expected.size} bytes with {expected.sha256}"
             )
         aside.replace(local)
@@ -78,9 +99,9 @@ def _bring(session: Session, remote: str, local: Path, expected: _Expected) -> A
     return Artifact(local.name, local, expected.size, expected.sha256)
 
 
-def _settle(path: Path) -> _Expected:
+def _settle(path: Path) -> Expected:
     """Force a file to disk; its size and SHA-256."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return _Expected(file.tell(), sha256)
+        return Expected(file.tell(), sha256)

@@ -77,7 +77,7 @@ class Need(_Lenient):
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The answers by number of GPUs, or why there is none."""
+    """The answers by number of GPUs of all machines together, or why there is none."""
 
     by_gpus: Mapping[int, Need] = field(default_factory=dict[int, Need])
     unknown: str = ""
@@ -98,6 +98,8 @@ class OfferFit:
     epochs: int | None
     epoch_seconds: float | None
     bound: str | None
+    nodes: int = 1
+    """Machines of the offer that train as one."""
 
     @property
     def training_seconds(self) -> float | None:
@@ -108,30 +110,40 @@ class OfferFit:
 
     @property
     def epoch_usd(self) -> Decimal | None:
-        """The instance's price for an epoch, rounded up to a millionth."""
-        return _usd(self.offer, self.epoch_seconds)
+        """The price of all instances for an epoch, rounded up to a millionth."""
+        return self._usd(self.epoch_seconds)
 
     @property
     def training_usd(self) -> Decimal | None:
-        """The instance's price for all the epochs, rounded up to a millionth."""
-        return _usd(self.offer, self.training_seconds)
+        """The price of all instances for all the epochs, rounded up to a millionth."""
+        return self._usd(self.training_seconds)
 
     @property
     def run_usd(self) -> Decimal | None:
-        """What offers are compared by: the instance's price for all the epochs and `AROUND_SECONDS`."""
-        if self.training_seconds is None:
+        """What offers are compared by: the price of all instances for all the epochs and `AROUND_SECONDS`."""
+        return self._usd(None if self.training_seconds is None else self.training_seconds + AROUND_SECONDS)
+
+    def _usd(self, seconds: float | None) -> Decimal | None:
+        if seconds is None:
             return None
-        return _usd(self.offer, self.training_seconds + AROUND_SECONDS)
+        hourly = self.offer.usd_per_hour * self.nodes
+        return (hourly * Decimal(str(seconds)) / 3600).quantize(_MILLIONTH, ROUND_UP)
 
 
 @dataclass(frozen=True, slots=True)
 class SmallestType:
-    """The smallest type of a family that holds the training; its price where it is on offer."""
+    """The smallest type of a family that holds the training; its price, of each, where it is on offer."""
 
     name: str
     gpu: str
     gpus: int
     usd_per_hour: Decimal | None
+    nodes: int = 1
+
+    @property
+    def text(self) -> str:
+        """`g6.12xlarge`, `2 × g6.12xlarge`."""
+        return f"{self.nodes} × {self.name}" if self.nodes > 1 else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +161,14 @@ class Fits:
         return tuple({one.offer.instance_type: one for one in reversed(self.offers)}.values())[::-1]
 
 
-def fits_of(offers: Sequence[Offer], needs: Needs, *, epochs: int | None) -> Fits:
-    """Hold the offers against the needs."""
+def fits_of(offers: Sequence[Offer], needs: Needs, *, epochs: int | None, nodes: int = 1) -> Fits:
+    """Hold the offers, each of so many machines, against the needs."""
     if needs.unknown:
         return Fits(unknown=needs.unknown)
     answers = tuple(needs.by_gpus.values())
     return Fits(
-        offers=tuple(_fit(offer, needs.by_gpus[offer.gpus], epochs) for offer in offers),
-        smallest=tuple(_smallest(answers, offers)),
+        offers=tuple(_fit(offer, needs.by_gpus[offer.gpus * nodes], epochs, nodes) for offer in offers),
+        smallest=tuple(_smallest(answers, offers, nodes)),
         assumptions=answers[0].assumptions if answers else (),
     )
 
@@ -169,7 +181,7 @@ def holding(offers: Sequence[Offer], fits: Fits, *, must_fit: bool) -> tuple[Off
     kept = tuple(offer for offer in offers if not must_fit or offer.instance_type not in small)
     if not kept:
         misfits = ", ".join(misfit_text(one) for one in fits.by_type)
-        names = ", ".join(one.name for one in fits.smallest)
+        names = ", ".join(one.text for one in fits.smallest)
         way = f"choose one that holds it, the smallest are {names}" if names else "no type known here holds it"
         raise UsageError(
             f"the training does not fit: {misfits}; {way}; or set must_fit = false (--no-must-fit) to rent all the same"
@@ -195,11 +207,12 @@ def misfit_text(fit: OfferFit) -> str:
     offer = fit.offer
     return (
         f"{offer.instance_type} would need {fit.bytes_per_gpu / GIB:,.1f} GiB usable on each GPU "
-        f"and has {offer.gpus} × {offer.gpu_name} of {offer.gpu_memory_gib:,.1f} GiB"
+        f"and has {offer.gpus * fit.nodes} × {offer.gpu_name} of {offer.gpu_memory_gib:,.1f} GiB"
+        + (f" in {fit.nodes} machines" if fit.nodes > 1 else "")
     )
 
 
-def _fit(offer: Offer, need: Need, epochs: int | None) -> OfferFit:
+def _fit(offer: Offer, need: Need, epochs: int | None, nodes: int) -> OfferFit:
     names = (offer.gpu_name, f"{offer.gpu_name}-{offer.gpu_memory_gib:.0f}")
     known = next((answer for answer in need.gpus if answer.gpu in names), None)
     needed = need.bytes_per_device.total
@@ -211,11 +224,12 @@ def _fit(offer: Offer, need: Need, epochs: int | None) -> OfferFit:
         epochs=epochs,
         epoch_seconds=known.epoch_seconds if known else None,
         bound=known.bound if known else None,
+        nodes=nodes,
     )
 
 
-def _smallest(answers: Sequence[Need], offers: Sequence[Offer]) -> Iterable[SmallestType]:
-    """One type a kind of GPU, in the order of families."""
+def _smallest(answers: Sequence[Need], offers: Sequence[Offer], nodes: int) -> Iterable[SmallestType]:
+    """One type a kind of GPU, in the order of families, of which so many machines are enough."""
     fewest: dict[str, int] = {}
     for told in (told for answer in answers for told in answer.gpus):
         if told.fewest is not None:
@@ -223,13 +237,7 @@ def _smallest(answers: Sequence[Need], offers: Sequence[Offer]) -> Iterable[Smal
     prices: dict[str, Decimal] = {}
     for offer in offers:
         prices[offer.instance_type] = min(offer.usd_per_hour, prices.get(offer.instance_type, offer.usd_per_hour))
-    for kind in dict.fromkeys(kind for _, kind, _ in _TYPES):
-        enough = ((name, gpus) for name, gpu, gpus in _TYPES if gpu == kind and gpus >= fewest.get(kind, gpus + 1))
+    for kind in dict.fromkeys(kind for _, kind, _ in _TYPES if kind in fewest):
+        enough = ((name, gpus) for name, gpu, gpus in _TYPES if gpu == kind and gpus * nodes >= fewest[kind])
         for name, gpus in list(enough)[:1]:
-            yield SmallestType(name, kind, gpus, prices.get(name))
-
-
-def _usd(offer: Offer, seconds: float | None) -> Decimal | None:
-    if seconds is None:
-        return None
-    return (offer.usd_per_hour * Decimal(str(seconds)) / 3600).quantize(_MILLIONTH, ROUND_UP)
+            yield SmallestType(name, kind, gpus, prices.get(name), nodes)

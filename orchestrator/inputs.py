@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import RunFailed, UsageError
 from orchestrator.fit import Need, Needs
-from orchestrator.spec import RunSpec
+from orchestrator.spec import RunSettings, RunSpec
 
 _USAGE = 2
 _LIMIT_SECONDS = 60.0
@@ -37,28 +37,33 @@ class InputSummary(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    samples: int
-    features: int
-    nnz: int
-    parameters: int
-    batch_size: int
-    """The network's own, or the trainer's default; `epochs` likewise."""
+    samples: int | None = None
+    """With `features`, `nnz` and `parameters` `None` where the data was not here to be counted."""
+    features: int | None = None
+    nnz: int | None = None
+    parameters: int | None = None
+    batch_size: int | None = None
+    """The network's own, or the trainer's default, `None` where it follows from data that is not here; `epochs`
+    likewise.
+    """
     epochs: int
     early_stopping: EarlyStopping | None
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Network and data as they lie on the user's machine, checked."""
+    """Network and data as they lie on the user's machine, checked; no data where it goes straight to the rented one."""
 
     network: Path
-    data: Path
+    data: Path | None
     summary: InputSummary
 
 
-def check_inputs(network: Path, data: Path) -> Inputs:
-    """Have the trainer read both. `UsageError` carries its one line."""
-    answer = _trainer("check", "--network", str(network), "--data", str(data), "--json")
+def check_inputs(network: Path, data: Path | None, settings: RunSettings) -> Inputs:
+    """Have the trainer read both, or the network alone, as `settings` say. `UsageError` carries its one line."""
+    given = ("--data", str(data)) if data is not None else ()
+    stated = settings.model_dump_json(exclude_none=True)
+    answer = _trainer("check", "--network", str(network), *given, "--settings", stated, "--json")
     try:
         return Inputs(network, data, InputSummary.model_validate_json(answer))
     except ValidationError as error:
@@ -85,17 +90,18 @@ def local_data(data: str, *, sha256: str | None, cache: Path) -> Path:
 
 
 class CapacityQuestions:
-    """`trainer capacity`, asked once for each number of GPUs. The answers are worked out in processes beside this one,
-    which end with the context.
+    """`trainer capacity`, asked once for each number of GPUs of a training. The answers are worked out in processes
+    beside this one, which end with the context.
     """
 
     def __init__(self, inputs: Inputs, *, batch_size: int | None) -> None:
         counts = inputs.summary
+        samples, nnz = counts.samples or 0, counts.nnz or 0
         self._arguments = (
             "capacity", "--network", str(inputs.network),
             "--batch-size", str(counts.batch_size if batch_size is None else batch_size),
-            "--items", str(counts.features), "--samples", str(counts.samples),
-            "--per-sample", str(counts.nnz / max(counts.samples, 1)), "--json",
+            "--items", str(counts.features), "--samples", str(samples),
+            "--per-sample", str(nnz / max(samples, 1)), "--json",
         )  # fmt: skip
         self._running: dict[int, subprocess.Popen[str]] = {}
 

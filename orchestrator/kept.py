@@ -30,11 +30,17 @@ class KeptMachine:
     market: Market
     vpc_id: str
     ingress_cidr: str
+    instance_profile: str | None = None
 
     @property
     def name(self) -> str:
         """What errors call it."""
         return f"the machine of {self.run_id} ({self.machine.instance_id})"
+
+    @property
+    def by_ssm(self) -> bool:
+        """Whether it is reached through Session Manager."""
+        return self.machine.address == self.machine.instance_id
 
     def asked(self, spec: RunSpec, reader: CloudReader, now: datetime) -> RunSpec:
         """`spec` as this machine can serve it, until its timer. `UsageError` where it cannot."""
@@ -56,6 +62,7 @@ class KeptMachine:
             "max_hours": left,
             "image": self.image_id,
             "volume_gib": self.machine.volume_gib,
+            "ssm": self.by_ssm,
         }
         return spec.model_copy(update=changed)
 
@@ -96,6 +103,10 @@ class KeptMachine:
 
     def _refuse_others(self, spec: RunSpec) -> None:
         machine, image_id = self.machine, self.image_id
+        if spec.nodes > 1:
+            raise UsageError(f"{self.name} is one, the run wants nodes = {spec.nodes}")
+        if spec.bucket is not None:
+            raise UsageError(f"{self.name} would end itself once the run is in a bucket: leave bucket out, or --on")
         if spec.region != self.region:
             raise UsageError(f"{self.name} is in {self.region}, the run is to be in {spec.region}")
         if spec.instance_types and machine.instance_type not in spec.instance_types:
@@ -103,6 +114,11 @@ class KeptMachine:
             raise UsageError(f"{self.name} is a {machine.instance_type}, the run wants {wanted}")
         if spec.image.startswith("ami-") and spec.image != image_id:
             raise UsageError(f"{self.name} runs image {image_id}, the run wants {spec.image}")
+        if spec.instance_profile is not None and spec.instance_profile != self.instance_profile:
+            has = self.instance_profile or "none"
+            raise UsageError(f"{self.name}: its instance profile is {has}, the run wants {spec.instance_profile}")
+        if spec.ssm and not self.by_ssm:
+            raise UsageError(f"{self.name} was not rented to be reached through Session Manager: leave ssm out")
 
 
 def refuse_if_slow(fits: Fits, spec: RunSpec) -> None:

@@ -1,4 +1,4 @@
-"""Launching: security group, key pair, instance; the next offer where AWS has none left. Every creation is
+"""Launching: security group, key pair, instances; the next offer where AWS has none left. Every creation is
 in the ledger before the call, its id after it, so that an interruption at any line leaves nothing
 that teardown cannot find.
 """
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from itertools import chain, repeat
 from pathlib import Path
 
+from orchestrator.cluster import admit_members, make_cluster, see_ended
 from orchestrator.creating import Site, create, existing_one
 from orchestrator.errors import (
     CloudUnavailable,
@@ -49,13 +50,18 @@ _LOST_CAPACITY = "InsufficientInstanceCapacity"
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A running instance and what is needed to dial it."""
+    """Running instances and what is needed to dial them."""
 
-    instance: Instance
+    instances: tuple[Instance, ...]
     offer: Offer
     key_pair: KeyPair
     host_key: HostKeyPair
     group: SecurityGroup
+
+    @property
+    def instance(self) -> Instance:
+        """The first, or only one."""
+        return self.instances[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class _Order:
     site: Site
     group: SecurityGroup
     key_pair: KeyPair
+    placement_group: str | None
     user_data: str
     number: int
 
@@ -82,6 +89,9 @@ class _Order:
             user_data=self.user_data,
             tags=self.site.tags,
             instance_profile=self.site.plan.spec.instance_profile,
+            count=self.site.plan.spec.nodes,
+            placement_group=self.placement_group,
+            efa=offer.efa and self.placement_group is not None,
         )
 
 
@@ -96,10 +106,10 @@ def launch(
     first_boot: str,
     tell: Callable[[str], None],
 ) -> Launched:
-    """Rent the first offer that AWS has; returns when the instance runs and has a public address.
+    """Rent the first offer that AWS has; returns when all its instances run and have public addresses.
 
     `first_boot` is the text of `infra/first-boot.yaml`, filled in here. Raises `NoCapacity` if no offer
-    is to be had, `InstanceDied` with EC2's reason if the instance ends by itself. What was created
+    is to be had, `InstanceDied` with EC2's reason if an instance ends by itself. What was created
     until then stands in `ledger`, and is not given back here.
     """
     site = Site(plan, reader, writer, ledger, clock, tell)
@@ -107,15 +117,21 @@ def launch(
     user_data = fill_in(first_boot, host_key, max_hours=float(plan.spec.max_hours))
     group = _group(site)
     key_pair = _key_pair(site, folder)
-    tell(f"{group.group_id} open to {group.ingress_cidr}, key pair {key_pair.name}")
-    instance, offer = _instance(site, group, key_pair, user_data)
-    tell(f"{instance.instance_id} runs in {instance.zone} at {instance.public_ip}")
-    return Launched(instance, offer, key_pair, host_key, group)
+    tell(f"{group.group_id} open to {group.ingress_cidr or 'nobody'}, key pair {key_pair.name}")
+    cluster = make_cluster(site) if plan.spec.nodes > 1 else None
+    instances, offer = _instances(site, _Order(site, group, key_pair, cluster, user_data, 0))
+    for instance in instances:
+        tell(f"{instance.instance_id} runs in {instance.zone} at {instance.public_ip}")
+    return Launched(instances, offer, key_pair, host_key, group)
 
 
-def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord:
-    """The launched machine as the run's record keeps it."""
-    instance, offer = launched.instance, launched.offer
+def records_of(launched: Launched, plan: Plan, *, now: datetime) -> tuple[MachineRecord, ...]:
+    """The launched machines as the run's record keeps them."""
+    return tuple(_record_of(instance, launched, plan, now=now) for instance in launched.instances)
+
+
+def _record_of(instance: Instance, launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord:
+    offer = launched.offer
     if instance.public_ip is None:
         raise InstanceDied(f"{instance.instance_id} has no public address")
     launched_at = instance.launched_at or now
@@ -123,7 +139,8 @@ def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord
         instance_id=instance.instance_id,
         instance_type=offer.instance_type,
         zone=instance.zone,
-        address=instance.public_ip,
+        address=instance.instance_id if plan.spec.ssm else instance.public_ip,
+        private_address=instance.private_ip,
         user=plan.image.ssh_user,
         host_key=launched.host_key.public_openssh,
         usd_per_hour=offer.usd_per_hour,
@@ -132,6 +149,7 @@ def record_of(launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord
         ends_at=launched_at + timedelta(hours=float(plan.spec.max_hours)),
         max_usd=plan.spec.max_usd,
         keep_alive_minutes=plan.spec.keep_alive_minutes,
+        kept_in=plan.kept_in,
     )
 
 
@@ -154,7 +172,10 @@ def _group(site: Site) -> SecurityGroup:
 
     def opened() -> SecurityGroup | None:
         try:
-            site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
+            if plan.ingress_cidr:
+                site.writer.allow_ssh(group_id, cidr=plan.ingress_cidr, tags=tags)
+            if plan.spec.nodes > 1:
+                admit_members(site, group_id)
         except NotYetVisible:
             return None
         return SecurityGroup(group_id, site.name, plan.ingress_cidr)
@@ -183,13 +204,13 @@ def _key_pair(site: Site, folder: Path) -> KeyPair:
     return replace(made, fingerprint=fingerprint)
 
 
-def _instance(site: Site, group: SecurityGroup, key_pair: KeyPair, user_data: str) -> tuple[Instance, Offer]:
+def _instances(site: Site, order: _Order) -> tuple[tuple[Instance, ...], Offer]:
     """Go round the offers until one is to be had, once or for as long as the spec waits for capacity."""
     spec = site.plan.spec
     deadline = site.clock.now() + timedelta(minutes=float(spec.wait_capacity_minutes))
     refused: dict[Way, str] = {}
     for number, pause in enumerate(chain(_ROUND_PAUSES_SECONDS, repeat(_ROUND_PAUSES_SECONDS[-1]))):
-        found = _round(site, _Order(site, group, key_pair, user_data, number), refused)
+        found = _round(site, replace(order, number=number), refused)
         if found is not None:
             return found
         left = (deadline - site.clock.now()).total_seconds()
@@ -206,7 +227,7 @@ def _instance(site: Site, group: SecurityGroup, key_pair: KeyPair, user_data: st
     )
 
 
-def _round(site: Site, order: _Order, refused: dict[Way, str]) -> tuple[Instance, Offer] | None:
+def _round(site: Site, order: _Order, refused: dict[Way, str]) -> tuple[tuple[Instance, ...], Offer] | None:
     """Try each offer once; `None` if AWS has none of them. What a quota refuses is written into `refused`, and its like
     not tried again; `QuotaExceeded` if nothing else is left.
     """
@@ -214,7 +235,7 @@ def _round(site: Site, order: _Order, refused: dict[Way, str]) -> tuple[Instance
         if offer.way in refused:
             continue
         try:
-            return _running(site, _started(site, offer, order.of(offer))), offer
+            return _all_running(site, _started(site, offer, order.of(offer))), offer
         except NoCapacity as error:
             site.tell(f"no {offer.text}: {error}")
         except QuotaExceeded as error:
@@ -238,24 +259,43 @@ def _alike(site: Site, offer: Offer, error: str) -> dict[Way, str]:
     return {offer.way: told} | {way: told for way, other in quotas.items() if quota and other.code == quota.code}
 
 
-def _started(site: Site, offer: Offer, request: LaunchRequest) -> Instance:
-    entry = site.ledger.intend(
-        Kind.INSTANCE,
-        name=site.name,
-        token=request.client_token,
-        account_id=site.plan.account.account_id,
-        instance_type=offer.instance_type,
-        zone=offer.zone,
-        market=offer.market.value,
-        image_id=request.image.image_id,
-        usd_per_hour=str(offer.usd_per_hour),
-        volume_gib=str(request.volume_gib),
-        max_hours=str(site.plan.spec.max_hours),
+def _started(site: Site, offer: Offer, request: LaunchRequest) -> tuple[Instance, ...]:
+    entries = tuple(
+        site.ledger.intend(
+            Kind.INSTANCE,
+            name=site.name,
+            token=request.client_token,
+            node=node,
+            account_id=site.plan.account.account_id,
+            instance_type=offer.instance_type,
+            zone=offer.zone,
+            market=offer.market.value,
+            image_id=request.image.image_id,
+            usd_per_hour=str(offer.usd_per_hour),
+            volume_gib=str(request.volume_gib),
+            max_hours=str(site.plan.spec.max_hours),
+            instance_profile=site.plan.spec.instance_profile or "",
+        )
+        for node in range(request.count)
     )
-    instance = create(site, entry, lambda: site.writer.run_instance(request), existing=lambda: None)
-    site.ledger.created(entry, instance.instance_id)
-    site.tell(f"{instance.instance_id}: {offer.text}")
-    return instance
+    first, *others = entries
+    instances = create(site, first, lambda: site.writer.run_instances(request), existing=lambda: None, others=others)
+    for entry, instance in zip(entries, instances, strict=True):
+        site.ledger.created(entry, instance.instance_id)
+    site.tell(f"{', '.join(instance.instance_id for instance in instances)}: {offer.text}")
+    return instances
+
+
+def _all_running(site: Site, started: tuple[Instance, ...]) -> tuple[Instance, ...]:
+    """The instances once all of them run. Where capacity was lost for one, the others are ended with it, since the
+    next offer may be in another zone, and would not find room in their placement group.
+    """
+    try:
+        return tuple(_running(site, instance) for instance in started)
+    except NoCapacity:
+        if len(started) > 1:
+            see_ended(site, started)
+        raise
 
 
 def _running(site: Site, started: Instance) -> Instance:

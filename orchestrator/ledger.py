@@ -28,7 +28,8 @@ class LedgerEvent(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """One line. `name` names the resource before it has an id; `token` is its client token, if EC2
-    takes one. A key pair's `resource_id` is its name, by which it is deleted.
+    takes one, and `node` tells instances apart that one token makes. The `resource_id` of a key pair or
+    placement group is its name, by which it is deleted.
     """
 
     at: datetime
@@ -40,11 +41,12 @@ class LedgerEntry:
     token: str | None = None
     resource_id: str | None = None
     detail: Mapping[str, str] = field(default_factory=dict[str, str])
+    node: int = 0
 
     @property
-    def identity(self) -> tuple[Kind, str]:
+    def identity(self) -> tuple[Kind, str, int]:
         """What the entries of one resource have in common."""
-        return self.kind, self.token or self.name
+        return self.kind, self.token or self.name, self.node
 
 
 class Ledger:
@@ -56,10 +58,10 @@ class Ledger:
         self.run_id = run_id
         self.region = region
 
-    def intend(self, kind: Kind, *, name: str, token: str | None = None, **detail: str) -> LedgerEntry:
+    def intend(self, kind: Kind, *, name: str, token: str | None = None, node: int = 0, **detail: str) -> LedgerEntry:
         """Write down that a resource is about to be asked for; later lines about it take this entry."""
         entry = LedgerEntry(
-            self.clock.now(), self.run_id, LedgerEvent.INTENDED, kind, self.region, name, token, None, detail
+            self.clock.now(), self.run_id, LedgerEvent.INTENDED, kind, self.region, name, token, None, detail, node
         )
         return self._append(entry)
 
@@ -67,9 +69,9 @@ class Ledger:
         """The resource exists and has this id."""
         return self._follow(entry, LedgerEvent.CREATED, resource_id)
 
-    def deleted(self, entry: LedgerEntry) -> LedgerEntry:
-        """The resource is confirmed to be gone."""
-        return self._follow(entry, LedgerEvent.DELETED, entry.resource_id)
+    def deleted(self, entry: LedgerEntry, *, at: datetime | None = None) -> LedgerEntry:
+        """The resource is confirmed to be gone, now or since `at`."""
+        return self._follow(entry, LedgerEvent.DELETED, entry.resource_id, at=at)
 
     def failed(self, entry: LedgerEntry, reason: str) -> LedgerEntry:
         """AWS refused: the resource was not created. Not for answers that were lost."""
@@ -86,10 +88,18 @@ class Ledger:
         """It is another run's from now on."""
         return self._follow(entry, LedgerEvent.HANDED_OVER, entry.resource_id, to=run_id)
 
-    def _follow(self, entry: LedgerEntry, event: LedgerEvent, resource_id: str | None, **detail: str) -> LedgerEntry:
+    def _follow(
+        self,
+        entry: LedgerEntry,
+        event: LedgerEvent,
+        resource_id: str | None,
+        *,
+        at: datetime | None = None,
+        **detail: str,
+    ) -> LedgerEntry:
         return self._append(
             LedgerEntry(
-                self.clock.now(),
+                at or self.clock.now(),
                 entry.run_id,
                 event,
                 entry.kind,
@@ -98,6 +108,7 @@ class Ledger:
                 entry.token,
                 resource_id,
                 {**entry.detail, **detail},
+                entry.node,
             )
         )
 
@@ -123,7 +134,7 @@ def read_ledger(path: Path) -> tuple[LedgerEntry, ...]:
 
 def open_entries(entries: tuple[LedgerEntry, ...]) -> tuple[LedgerEntry, ...]:
     """The last entry of each resource that may still exist, in the order of creation."""
-    last: dict[tuple[Kind, str], LedgerEntry] = {}
+    last: dict[tuple[Kind, str, int], LedgerEntry] = {}
     for entry in entries:
         last[entry.identity] = entry
     return tuple(entry for entry in last.values() if entry.event in {LedgerEvent.INTENDED, LedgerEvent.CREATED})
@@ -140,6 +151,7 @@ def _record(entry: LedgerEntry) -> dict[str, Any]:
         "token": entry.token,
         "resource_id": entry.resource_id,
         "detail": dict(entry.detail),
+        "node": entry.node,
     }
 
 
@@ -156,6 +168,7 @@ def _parse(line: str) -> LedgerEntry | None:
             token=record.get("token"),
             resource_id=record.get("resource_id"),
             detail=record.get("detail") or {},
+            node=int(record.get("node", 0)),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -58,12 +58,12 @@ def checkout_of(folder: Path) -> Path | None:
     return next((place for place in (resolved, *resolved.parents) if (place / ".git").exists()), None)
 
 
-def build_manifest(*, project: Path | None, trainer: Path, infra: Path, data: Path, output: Path) -> Manifest:
+def build_manifest(*, project: Path | None, trainer: Path, infra: Path, data: Path | None, output: Path) -> Manifest:
     """List everything that travels. What `tree/trainer`, `tree/infra` and `data` hold is not sent a second
     time with the project; runs of before (`output`) never are. Raises `UsageError` where a file cannot be
     read, `project` is no git checkout, or nothing of `data` may travel.
     """
-    runs, source = output.resolve(), data.resolve()
+    runs = output.resolve()
     files: dict[PurePosixPath, TravelFile] = {}
     for tree in (
         _Tree(trainer.resolve(), PurePosixPath("tree/trainer")),
@@ -71,13 +71,14 @@ def build_manifest(*, project: Path | None, trainer: Path, infra: Path, data: Pa
     ):
         _add(files, tree, _walk(tree.root))
     if project is not None:
-        elsewhere = (trainer.resolve(), infra.resolve(), runs, source)
+        elsewhere = (trainer.resolve(), infra.resolve(), runs, *([data.resolve()] if data is not None else []))
         tree = _Tree(project.resolve(), PurePosixPath("tree/project"), elsewhere)
         _add(files, tree, _git_files(tree.root))
     before = len(files)
-    _add_data(files, data, runs=runs)
-    if len(files) == before:
-        raise UsageError(f"{data}: nothing of it may travel: it is empty, or holds only keys or links away")
+    if data is not None:
+        _add_data(files, data, runs=runs)
+        if len(files) == before:
+            raise UsageError(f"{data}: nothing of it may travel: it is empty, or holds only keys or links away")
     return Manifest(tuple(files[destination] for destination in sorted(files)))
 
 

@@ -23,31 +23,41 @@ class Bill:
     address_usd: Decimal = Decimal(0)
 
 
-def rent_usd(usd_per_hour: Decimal, *, volume_gib: int, hours: Decimal) -> Decimal:
-    """Instance, gp3 root volume and public address for `hours`, a minute at least, rounded up to the cent."""
-    return _bill(usd_per_hour, volume_gib=volume_gib, hours=max(hours, Decimal(_LEAST_SECONDS) / 3600)).usd
-
-
-def bill(usd_per_hour: Decimal, *, volume_gib: int, launched_at: datetime, ended_at: datetime) -> Bill:
-    """What an instance that ran from `launched_at` to `ended_at` costs: by the second, a minute at
-    least.
+def rent_usd(usd_per_hour: Decimal, *, volume_gib: int, hours: Decimal, machines: int = 1) -> Decimal:
+    """Instance, gp3 root volume and public address for `hours`, a minute at least, rounded up to the cent; of so many
+    machines, of which each costs `usd_per_hour`.
     """
-    seconds = max(_LEAST_SECONDS, (ended_at - launched_at).total_seconds())
+    least = Decimal(_LEAST_SECONDS) / 3600
+    return _bill(usd_per_hour, volume_gib=volume_gib, hours=machines * max(hours, least)).usd
+
+
+def bill(
+    usd_per_hour: Decimal, *, volume_gib: int, launched_at: datetime, ended_at: datetime, machines: int = 1
+) -> Bill:
+    """What instances that ran from `launched_at` to `ended_at` cost: by the second, a minute at least, each."""
+    seconds = machines * max(_LEAST_SECONDS, (ended_at - launched_at).total_seconds())
     return _bill(usd_per_hour, volume_gib=volume_gib, hours=Decimal(str(seconds)) / 3600)
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What runs at which price since when; `ends_at` is when its timer rings."""
+    """What runs at which price each since when; `ends_at` is when its timer rings."""
 
     usd_per_hour: Decimal
     volume_gib: int
     launched_at: datetime
     ends_at: datetime
+    machines: int = 1
 
     def until(self, moment: datetime) -> Bill:
         """What it has cost by `moment`."""
-        return bill(self.usd_per_hour, volume_gib=self.volume_gib, launched_at=self.launched_at, ended_at=moment)
+        return bill(
+            self.usd_per_hour,
+            volume_gib=self.volume_gib,
+            launched_at=self.launched_at,
+            ended_at=moment,
+            machines=self.machines,
+        )
 
     def at_most(self) -> Bill:
         """What it costs if nothing but its timer ends it."""

@@ -145,6 +145,7 @@ def _offer(found: InstanceType, market: Market, zone: str, subnet_id: str, price
         gpu_name=found.gpu_name,
         gpu_memory_gib=found.gpu_memory_gib,
         price_since=price.since,
+        efa=found.efa,
     )
 
 

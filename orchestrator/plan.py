@@ -10,7 +10,18 @@ from decimal import Decimal
 from orchestrator.errors import UsageError
 from orchestrator.fit import NOT_ASKED, Fits, Needs, fit_notes, fits_of, holding
 from orchestrator.money import rent_usd
-from orchestrator.resources import Account, Image, InstanceType, LeftOut, Manifest, Market, Offer, Tagged
+from orchestrator.resources import (
+    Account,
+    BucketFolder,
+    FarData,
+    Image,
+    InstanceType,
+    LeftOut,
+    Manifest,
+    Market,
+    Offer,
+    Tagged,
+)
 from orchestrator.spec import RunSpec
 
 _OLD = timedelta(hours=48)
@@ -61,6 +72,10 @@ class Plan:
     fits: Fits
     notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    kept_in: BucketFolder | None = None
+    """Where the machine itself puts what it makes."""
+    far_data: FarData | None = None
+    """What the machine itself fetches."""
 
 
 def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, needs: Needs = NOT_ASKED) -> Plan:
@@ -70,8 +85,9 @@ def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, n
     is kept.
     """
     volume_gib = max(spec.volume_gib, facts.image.root_size_gib)
-    ordered = _ordered(spec, fits_of(facts.offers, needs, epochs=spec.settings.epochs), facts.offers)
-    fits = fits_of(ordered, needs, epochs=spec.settings.epochs)
+    epochs, nodes = spec.settings.epochs_in_all, spec.nodes
+    ordered = _ordered(spec, fits_of(facts.offers, needs, epochs=epochs, nodes=nodes), facts.offers)
+    fits = fits_of(ordered, needs, epochs=epochs, nodes=nodes)
     large_enough = holding(ordered, fits, must_fit=spec.must_fit)
     offers = _affordable(spec, large_enough, volume_gib=volume_gib)
     first = offers[0].instance_type
@@ -91,7 +107,7 @@ def make_plan(spec: RunSpec, facts: Facts, *, manifest: Manifest, run_id: str, n
         volume_gib=volume_gib,
         fits=fits,
         notes=(
-            *_notes(spec, facts, before=large_enough, offers=offers),
+            *_notes(spec, facts, fits, before=large_enough, offers=offers),
             *fit_notes(fits, must_fit=spec.must_fit, max_hours=spec.max_hours, first=first),
         ),
         left_out=(
@@ -129,18 +145,18 @@ def _ordered(spec: RunSpec, fits: Fits, offers: tuple[Offer, ...]) -> tuple[Offe
 
 def _affordable(spec: RunSpec, offers: tuple[Offer, ...], *, volume_gib: int) -> tuple[Offer, ...]:
     hourly, total = spec.max_usd_per_hour, spec.max_usd
-    within = tuple(offer for offer in offers if hourly is None or offer.usd_per_hour <= hourly)
+    within = tuple(offer for offer in offers if hourly is None or offer.usd_per_hour * spec.nodes <= hourly)
     if not within:
         least = min(offers, key=lambda offer: offer.usd_per_hour)
         raise UsageError(
-            f"max_usd_per_hour = {hourly}: the cheapest offer, {least.instance_type} in {least.zone}, costs "
-            f"{least.usd_per_hour} USD per hour; raise the cap or name cheaper instance types"
+            f"max_usd_per_hour = {hourly}: the cheapest offer, {_machines(spec, least)} in {least.zone}, costs "
+            f"{least.usd_per_hour * spec.nodes} USD per hour; raise the cap or name cheaper instance types"
         )
     kept = tuple(offer for offer in within if total is None or _rent(spec, offer, volume_gib=volume_gib) <= total)
     if not kept:
         least = min(within, key=lambda offer: offer.usd_per_hour)
         raise UsageError(
-            f"max_usd = {total}: {spec.max_hours} h of the cheapest offer, {least.instance_type} in "
+            f"max_usd = {total}: {spec.max_hours} h of the cheapest offer, {_machines(spec, least)} in "
             f"{least.zone}, cost {_rent(spec, least, volume_gib=volume_gib)} USD; "
             "raise max_usd or lower max_hours"
         )
@@ -148,10 +164,16 @@ def _affordable(spec: RunSpec, offers: tuple[Offer, ...], *, volume_gib: int) ->
 
 
 def _rent(spec: RunSpec, offer: Offer, *, volume_gib: int) -> Decimal:
-    return rent_usd(offer.usd_per_hour, volume_gib=volume_gib, hours=spec.max_hours)
+    return rent_usd(offer.usd_per_hour, volume_gib=volume_gib, hours=spec.max_hours, machines=spec.nodes)
 
 
-def _notes(spec: RunSpec, facts: Facts, *, before: tuple[Offer, ...], offers: tuple[Offer, ...]) -> tuple[str, ...]:
+def _machines(spec: RunSpec, offer: Offer) -> str:
+    return f"{spec.nodes} × {offer.instance_type}" if spec.nodes > 1 else offer.instance_type
+
+
+def _notes(
+    spec: RunSpec, facts: Facts, fits: Fits, *, before: tuple[Offer, ...], offers: tuple[Offer, ...]
+) -> tuple[str, ...]:
     """What to tell; `before` are the offers from which the caps left `offers`."""
     notes = [*facts.price_notes, *facts.quota_notes, *_old_prices(facts, offers)]
     if facts.image.root_size_gib > spec.volume_gib:
@@ -165,6 +187,10 @@ def _notes(spec: RunSpec, facts: Facts, *, before: tuple[Offer, ...], offers: tu
         notes.append(f"{', '.join(named)} cost{'s' if len(named) == 1 else ''} more than you allow")
     if any(offer.market is Market.SPOT for offer in offers):
         notes.append("AWS may take a spot machine back at two minutes' notice: the training would be lost")
+    if spec.nodes > 1:
+        notes.append(f"all {spec.nodes} machines or none are rented, in one zone; what ends one of them ends the run")
+        if not fits.unknown:
+            notes.append("times are reckoned with one machine's links; between machines they are slower")
     if facts.leftovers:
         notes.append(
             f"resources of earlier runs that still exist: {len(facts.leftovers)}; `orchestrator sweep` lists them"

@@ -1,4 +1,4 @@
-"""The protocols between the story and the world: `CloudReader`, `CloudWriter`, `Session`, `Clock`.
+"""The protocols between the story and the world: `CloudReader`, `CloudWriter`, `Storage`, `Session`, `Clock`.
 Adapters implement them and raise only errors of `errors.py`; `tests/contract/` holds them to it.
 """
 
@@ -19,6 +19,7 @@ from orchestrator.resources import (
     Network,
     Price,
     Quota,
+    Stored,
     Tagged,
     Way,
 )
@@ -138,12 +139,20 @@ class CloudWriter(Protocol):
         """Admit `cidr` on TCP port 22; already so is fine."""
         ...
 
+    def allow_members(self, group_id: str, *, efa: bool, tags: Mapping[str, str]) -> None:
+        """Let whatever is in the group reach each other over TCP, and over an EFA if so; already so is fine."""
+        ...
+
+    def create_placement_group(self, name: str, *, tags: Mapping[str, str]) -> None:
+        """Create a group whose instances stand close together. `AlreadyExists` if the name is taken."""
+        ...
+
     def import_key_pair(self, name: str, *, public_openssh: str, tags: Mapping[str, str]) -> str:
         """Import an ed25519 public key; returns AWS's fingerprint."""
         ...
 
-    def run_instance(self, request: LaunchRequest) -> Instance:
-        """Start one instance. Repeating a request with its token returns the same instance."""
+    def run_instances(self, request: LaunchRequest) -> tuple[Instance, ...]:
+        """Start as many as the request counts, or none. Repeating it with its token returns the same instances."""
         ...
 
     def terminate_instance(self, instance_id: str) -> None:
@@ -158,8 +167,38 @@ class CloudWriter(Protocol):
         """Delete by id."""
         ...
 
+    def delete_placement_group(self, name: str) -> None:
+        """Delete by name."""
+        ...
+
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume that is attached to nothing."""
+        ...
+
+
+class Storage(Protocol):
+    """Looks into buckets and changes nothing there; what a run leaves in one its machine puts there. Any call may raise
+    `CredentialsMissing`, `PermissionMissing` or `CloudUnavailable`.
+    """
+
+    def region_of(self, bucket: str) -> str | None:
+        """The region a bucket is in, or `None` if there is no such bucket."""
+        ...
+
+    def names(self, bucket: str, prefix: str) -> tuple[str, ...]:
+        """What follows `prefix` in the keys of the bucket that begin with it, in order."""
+        ...
+
+    def look(self, bucket: str, key: str) -> Stored | None:
+        """The object, or `None` if there is none of that key."""
+        ...
+
+    def read(self, bucket: str, key: str) -> bytes | None:
+        """What a small object holds, or `None` if there is none of that key."""
+        ...
+
+    def download(self, bucket: str, key: str, local: Path) -> Stored:
+        """Download an object into `local` as it is. `AlreadyGone` if there is none of that key."""
         ...
 
 

@@ -1,11 +1,11 @@
-"""`run.json` of a run folder: what was planned, where, on which machine, and how it ended. Written before
-anything is rented, so that `orchestrator down` finds region and endpoint whatever happens; the machine is
-added once it runs, and for as long as it lives the keys that open it lie beside it: whoever has the folder can go on
-with the run.
+"""`run.json` of a run folder: what was planned, where, on which machines, and how it ended. Written before
+anything is rented, so that `orchestrator down` finds region and endpoint whatever happens; the machines are
+added once they run, and for as long as they live the keys that open them lie beside it: whoever has the folder can
+go on with the run.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import UsageError
 from orchestrator.money import Meter
-from orchestrator.resources import Host
+from orchestrator.resources import BucketFolder, Host
 
 FILE_NAME = "run.json"
 LEDGER_FILE = "ledger.jsonl"
+PLAN_FILE = "plan.txt"
+"""The plan as it was shown."""
 KEY_FILE = "key.pem"
 """The private login key."""
 KNOWN_HOSTS = "known_hosts"
@@ -28,7 +30,7 @@ _SSH_PORT = 22
 
 
 class MachineRecord(BaseModel):
-    """The rented machine: where it is dialled, as whom, which host key it holds, and what it costs."""
+    """A rented machine: where it is dialled, as whom, which host key it holds, and what it costs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,6 +47,11 @@ class MachineRecord(BaseModel):
     ends_at: datetime
     """When its own timer ends it."""
     max_usd: Decimal | None = None
+    """What all machines may cost together."""
+    kept_in: BucketFolder | None = None
+    """Where it puts what it makes; it then ends itself."""
+    private_address: str | None = None
+    """Where others of its subnet reach it."""
     keep_alive_minutes: Decimal = Decimal(0)
     """For how long it is kept once the run has ended well."""
     kept_until: datetime | None = None
@@ -68,6 +75,8 @@ class RunRecord(BaseModel):
     """Address of the mocked AWS the run rents from; `None` for the real one."""
     plan: Mapping[str, Any] = {}
     machine: MachineRecord | None = None
+    others: tuple[MachineRecord, ...] = ()
+    """Where several train as one, the second and further."""
     handed_over_to: str | None = None
     """The run that has taken the kept machine over."""
     outcome: Mapping[str, Any] | None = None
@@ -75,11 +84,18 @@ class RunRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rental:
-    """A run whose machine is rented, as it stands in its folder."""
+    """A run whose machine, or machines, are rented, as it stands in its folder."""
 
     folder: Path
     run_id: str
     machine: MachineRecord
+    """The first, which writes what the training makes."""
+    others: tuple[MachineRecord, ...] = ()
+
+    @property
+    def nodes(self) -> "tuple[Rental, ...]":
+        """Each machine as if it were the only one, in the order of their processes."""
+        return tuple(Rental(self.folder, self.run_id, machine) for machine in (self.machine, *self.others))
 
     @property
     def root(self) -> str:
@@ -94,19 +110,20 @@ class Rental:
 
     @property
     def meter(self) -> Meter:
-        """What it costs."""
-        machine = self.machine
-        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.timer_at)
+        """What all of them cost."""
+        machine, count = self.machine, 1 + len(self.others)
+        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.timer_at, count)
 
 
-def remember_machine(folder: Path, machine: MachineRecord) -> Rental:
-    """Enter the machine into the record, and its host key into `known_hosts`, for the owner's eyes only."""
+def remember_machines(folder: Path, machines: Sequence[MachineRecord]) -> Rental:
+    """Enter the machines into the record, and their host keys into `known_hosts`, for the owner's eyes only."""
+    first, *others = machines
     record = read_record(folder)
-    write_record(folder, record.model_copy(update={"machine": machine}))
+    write_record(folder, record.model_copy(update={"machine": first, "others": tuple(others)}))
     path = folder / KNOWN_HOSTS
     path.touch(mode=0o600)
-    path.write_text(f"{machine.address} {machine.host_key}\n", encoding="utf-8")
-    return Rental(folder, record.run_id, machine)
+    path.write_text("".join(f"{one.address} {one.host_key}\n" for one in machines), encoding="utf-8")
+    return Rental(folder, record.run_id, first, tuple(others))
 
 
 def remember_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:

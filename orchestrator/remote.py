@@ -82,9 +82,9 @@ def prepare(session: Session, root: str) -> Environment:
         raise CommandFailed(f"bootstrap.sh on the machine did not say its {error}") from error
 
 
-def start_training(session: Session, root: str, environment: Environment) -> None:
-    """Start the trainer in a session of its own. It outlives this line."""
-    _script(session, f"{root}/tree/infra/start-trainer.sh", environment.python, environment.backend)
+def start_training(session: Session, root: str, environment: Environment, *, options: Sequence[str] = ()) -> None:
+    """Start the trainer, with options of `trainer train`, in a session of its own. It outlives this line."""
+    _script(session, f"{root}/tree/infra/start-trainer.sh", environment.python, environment.backend, *options)
 
 
 def stop_training(session: Session, root: str) -> None:
@@ -111,19 +111,21 @@ def follow(
     log: BinaryIO,
     tell: Tell,
     offset: int | None = None,
-    watch: Callable[[], None] = lambda: None,
+    watch: Callable[[], int | None] = lambda: None,
 ) -> int:
     """Follow a trainer to its end and return its exit status. Its log is added to `log`, which goes on
     where it ends, or from `offset`. A lost line is dialled again; `HostUnreachable` rises if the machine stays
     away for two minutes, `TrainingFailed` if the trainer has ended without a status, `CommandFailed` if none was
-    started. `watch` is called before every look; what it raises ends the following.
+    started. `watch` is called before every look; what it raises ends the following, and so does an exit status that it
+    has learnt elsewhere.
     """
     trail = _Trail(root, log, clock, tell, log.tell() if offset is None else offset)
     lost: datetime | None = None
     with contextlib.ExitStack() as line:
         session: Session | None = None
         while True:
-            watch()
+            if (learnt := watch()) is not None:
+                return learnt
             try:
                 if session is None:
                     session = connect(host)

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     INSTANCE = "instance"
     KEY_PAIR = "key pair"
     SECURITY_GROUP = "security group"
+    PLACEMENT_GROUP = "placement group"
     VOLUME = "volume"
     NETWORK_INTERFACE = "network interface"
 
@@ -86,6 +87,8 @@ class InstanceType:
     ena_required: bool
     usage_classes: tuple[str, ...]
     nitro_tpm: bool = True
+    efa: bool = False
+    """Whether it may have an Elastic Fabric Adapter, by which GPUs of several machines talk past the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ class Offer:
     gpu_name: str
     gpu_memory_gib: float
     price_since: datetime | None = None
+    efa: bool = False
 
     @property
     def way(self) -> Way:
@@ -228,11 +232,15 @@ class Instance:
     public_ip: str | None
     launched_at: datetime | None
     state_reason: str | None = None
+    private_ip: str | None = None
+    """By which machines of one subnet reach each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """Everything RunInstances is told; turned into EC2's dictionary by `aws/requests.py`."""
+    """Everything RunInstances is told, of one machine or of several alike; turned into EC2's dictionary by
+    `aws/requests.py`.
+    """
 
     client_token: str
     image: Image
@@ -245,6 +253,10 @@ class LaunchRequest:
     user_data: str = field(repr=False)
     tags: Mapping[str, str]
     instance_profile: str | None = None
+    count: int = 1
+    """So many or none."""
+    placement_group: str | None = None
+    efa: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,3 +292,43 @@ class CommandResult:
     stdout: str
     stderr: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BucketFolder:
+    """A folder of a bucket, and the region that the bucket is in."""
+
+    bucket: str
+    prefix: str
+    """Without slashes at its ends."""
+    region: str
+
+    @property
+    def url(self) -> str:
+        """`s3://NAME/PREFIX`."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def key(self, name: str) -> str:
+        """The key of an object in it."""
+        return f"{self.prefix}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object of a bucket."""
+
+    size: int
+    etag: str
+    sha256: str | None
+    """As whoever put it there says, or S3 has reckoned; `None`: it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class FarData:
+    """Data that goes straight to the machine. What is not known here is `None`."""
+
+    url: str
+    sha256: str | None
+    size: int | None = None
+    etag: str | None = None
+    region: str | None = None

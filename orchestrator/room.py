@@ -21,9 +21,11 @@ class Room:
     notes: tuple[str, ...]
 
 
-def room_for(reader: CloudReader, offers: Sequence[Offer], types: Sequence[InstanceType]) -> Room:
-    """Hold the offers against the account's quotas. `QuotaExceeded` if there is room for none."""
-    vcpus = {found.name: found.vcpus for found in types}
+def room_for(reader: CloudReader, offers: Sequence[Offer], types: Sequence[InstanceType], *, nodes: int = 1) -> Room:
+    """Hold the offers, each of so many machines, against the account's quotas. `QuotaExceeded` if there is room
+    for none.
+    """
+    vcpus = {found.name: found.vcpus * nodes for found in types}
     ways = tuple(dict.fromkeys(offer.way for offer in offers))
     notes: list[str] = []
     refusals = _refusals(reader, ways, vcpus, notes)

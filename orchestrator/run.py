@@ -3,16 +3,17 @@ may be gone on with by another process. It is told as `Event`s to a callback and
 house; boto3, SSH and terminals are unknown here.
 """
 
-import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
+from orchestrator import bucket
 from orchestrator.admission import admit_caller
 from orchestrator.beginning import begin_training
+from orchestrator.brought import last_words, read_metrics
 from orchestrator.errors import (
     HostUnreachable,
     InstanceDied,
@@ -22,37 +23,25 @@ from orchestrator.errors import (
     OverBudget,
     RunFailed,
     SurvivorsLeft,
+    TimedOut,
     TrainingFailed,
 )
 from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
 from orchestrator.fetch import fetch
-from orchestrator.keeping import Keeper, keep
-from orchestrator.launch import launch, record_of
+from orchestrator.keep_alive import Keeper, keep
+from orchestrator.launch import launch, records_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.money import Bill
 from orchestrator.plan import Plan
-from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session
-from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machine
+from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session, Storage
+from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machines
 from orchestrator.remote import follow, stop_training
 from orchestrator.resources import Host
+from orchestrator.rundir import ARTIFACTS, FETCHED, job_files
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
+from orchestrator.together import Crew, Watch, naming_the_cause
 from orchestrator.wait import wait_until
-
-ARTIFACTS = (
-    "recs",
-    "gl.nc",
-    "features_input",
-    "features_output",
-    "features_attributes",
-    "samples_input",
-    "titles.json",
-    "metrics.jsonl",
-    "log.txt",
-)
-"""What a good run brings home."""
-CHECKPOINTS = "checkpoints.tar"
-"""What a stopped one may bring besides, to go on from."""
 
 _CONNECT_LIMIT_SECONDS = 300.0
 _CONNECT_EVERY_SECONDS = 1.0
@@ -62,12 +51,13 @@ _GIVING_BACK_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run touches. A dry run differs from a real one in these four values only."""
+    """What a run touches. A dry run differs from a real one in these five values only."""
 
     reader: CloudReader
     writer: CloudWriter
     connect: Connect
     clock: Clock
+    storage: Storage
 
 
 @dataclass(slots=True)
@@ -78,7 +68,10 @@ class _Found:
     artifacts: tuple[Artifact, ...] = ()
     error: OrchestratorError | None = None
     detached: bool = False
+    ended_at: datetime | None = None
+    """When the machine ended itself, if it did."""
     kept_until: datetime | None = None
+    """When the machine ends itself, if it is kept for the next run."""
 
     @property
     def left_alone(self) -> bool:
@@ -108,8 +101,9 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
                 first_boot=first_boot,
                 tell=say,
             )
-        found.rental = remember_machine(folder, record_of(launched, plan, now=world.clock.now()))
-        _begin(plan, world, found.rental, gpus=launched.offer.gpus, telling=telling)
+        found.rental = remember_machines(folder, records_of(launched, plan, now=world.clock.now()))
+        gpus = launched.offer.gpus * plan.spec.nodes
+        _begin(plan, world, found.rental, gpus=gpus, telling=telling)
         if not detach:
             _finish(world, found, found.rental, telling=telling)
         found.detached = detach
@@ -144,7 +138,8 @@ def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> 
     found = _Found(rental)
 
     def story() -> None:
-        refuse_if_ended(world, rental)
+        for node in rental.nodes:
+            _refuse_if_lost(world, found, node, telling=telling)
         _finish(world, found, rental, telling=telling)
 
     return _told(story, world, found=found, ledger=ledger, folder=rental.folder, telling=telling)
@@ -153,6 +148,7 @@ def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> 
 def give_back(world: World, ledger: Ledger, *, folder: Path, telling: Telling) -> TeardownReport:
     """Tear down whatever a run's ledger and tags still name, and forget its keys once that is done."""
     with telling.stage(Stage.TEARDOWN, "giving everything back") as say:
+        bucket.date_own_end(world.reader, world.storage, ledger, folder)
         report = teardown(
             read_ledger(folder / LEDGER_FILE),
             reader=world.reader,
@@ -232,22 +228,13 @@ def _naming_what_is_left(folder: Path) -> Generator[None]:
 
 
 def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Telling) -> None:
-    """From the first SSH connection to the start of the trainer."""
-    host = rental.host
-    with telling.stage(Stage.CONNECT, f"waiting for SSH at {host.address}") as say:
-        session = connected(world, host)
-        say(f"{host.user}@{host.address}, host key as pinned")
-    try:
-        begin_training(
-            session,
-            plan.manifest,
-            dial=lambda: connected(world, host),
-            root=rental.root,
-            extra=job_files(plan, gpus=gpus),
-            telling=telling,
-        )
-    finally:
-        session.close()
+    """From the first SSH connections to the start of the trainers; `gpus` are those of all machines."""
+    places = ", ".join(node.host.address for node in rental.nodes)
+    with telling.stage(Stage.CONNECT, f"waiting for SSH at {places}") as say:
+        crew = Crew.dialled(rental, lambda host: connected(world, host))
+        say(f"{rental.host.user}@{places}, host key as pinned")
+    with closing(crew):
+        begin_training(crew, plan.manifest, extra=job_files(plan, gpus=gpus), telling=telling)
 
 
 def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
@@ -258,31 +245,72 @@ def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) ->
         with telling.stage(Stage.FETCH, "stopping the trainer and bringing home what there is") as say:
             found.artifacts = _salvaged(world, rental, say)
         raise
-    if status != 0:
-        last = _last_words(rental.folder / "log.txt")
-        raise TrainingFailed(f"the trainer ended with status {status}: {last}")
     with telling.stage(Stage.FETCH, "bringing the results home") as say:
-        session = connected(world, rental.host)
+        _bring_home(world, found, rental, say, partial=status != 0)
+    if status != 0:
+        raise _failed(rental, status)
+
+
+def _bring_home(world: World, found: _Found, rental: Rental, say: Callable[[str], None], *, partial: bool) -> None:
+    """What a training that has ended left: from the bucket, where there is one, else from the machine."""
+    kept_in = rental.machine.kept_in
+    if kept_in is not None:
         try:
-            found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say)
-        finally:
-            session.close()
+            kept = bucket.wait_for_kept(world.storage, kept_in, clock=world.clock)
+        except TimedOut as error:
+            say(f"{error}; asking the machine itself")
+        else:
+            found.ended_at = kept.ended_at
+            found.artifacts = bucket.bring_kept(world.storage, kept_in, kept, FETCHED, into=rental.folder, tell=say)
+            return
+    session = connected(world, rental.host)
+    try:
+        found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say, partial=partial)
+    finally:
+        session.close()
 
 
 def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
+    """To the end of the training: its exit status, which is 0 but where the run is kept in a bucket, from which what
+    there is comes home all the same.
+    """
+    kept_in = rental.machine.kept_in
+    kept = kept_in and bucket.Watch(world.storage, kept_in, world.clock)
+
+    def check(node: Rental) -> None:
+        refuse_if_ended(world, node)
+
+    def watch() -> int | None:
+        _watch_budget(rental, world.clock.now())
+        others()
+        return kept.exit_status() if kept else None
+
     def tell(message: str, progress: Progress | None) -> None:
         telling.say(Stage.TRAIN, message, progress and _with_cost(progress, rental, world.clock.now()))
 
-    with telling.stage(Stage.TRAIN, "training"), (rental.folder / "log.txt").open("ab") as log:
-        return follow(
+    with (
+        telling.stage(Stage.TRAIN, "training") as say,
+        naming_the_cause(rental, connect=world.connect, check=check, tell=say),
+        closing(Watch(rental, connect=world.connect, clock=world.clock, check=check)) as others,
+        (rental.folder / "log.txt").open("ab") as log,
+    ):
+        status = follow(
             world.connect,
             rental.host,
             root=rental.root,
             clock=world.clock,
             log=log,
             tell=tell,
-            watch=lambda: _watch_budget(rental, world.clock.now()),
+            watch=watch,
         )
+        if status != 0 and kept_in is None:
+            raise _failed(rental, status)
+        return status
+
+
+def _failed(rental: Rental, status: int) -> TrainingFailed:
+    last = last_words(rental.folder / "log.txt")
+    return TrainingFailed(f"the trainer ended with status {status}: {last}")
 
 
 def _with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
@@ -306,7 +334,7 @@ def _salvaged(world: World, rental: Rental, say: Callable[[str], None]) -> tuple
         session = world.connect(rental.host)
         try:
             stop_training(session, rental.root)
-            return fetch(session, rental.root, (*ARTIFACTS, CHECKPOINTS), into=rental.folder, tell=say, partial=True)
+            return fetch(session, rental.root, FETCHED, into=rental.folder, tell=say, partial=True)
         finally:
             session.close()
     except RunFailed as error:
@@ -326,43 +354,21 @@ def refuse_if_ended(world: World, rental: Rental) -> None:
         raise InstanceDied(f"{name} is {seen.state}{reason}, and gone is what was not brought home")
 
 
-def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
-    """The trainer's side of the contract: `run/spec.json` and `run/network.json`."""
-    job = {
-        "data": f"../data/{_data_name(plan)}",
-        "network": "network.json",
-        "min_devices": max(1, gpus),
-        "settings": plan.spec.settings.model_dump(exclude_none=True),
-    }
-    return {
-        "run/spec.json": json.dumps(job, indent=1).encode(),
-        "run/network.json": plan.spec.network.read_bytes(),
-    }
-
-
-def _data_name(plan: Plan) -> str:
-    """Name of the one file or folder under `data/`."""
-    (name,) = {file.destination.parts[1] for file in plan.manifest.files if file.destination.parts[0] == "data"}
-    return name
-
-
-def read_metrics(path: Path) -> Mapping[str, float]:
-    """The last value of each name in `metrics.jsonl`; nothing where there is no such file. A line
-    that cannot be read is passed over, since a run may have ended in the middle of one.
+def _refuse_if_lost(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
+    """Raises `InstanceDied` unless the machine runs, or has kept everything in a bucket. Where it ended too early, what
+    it had put there is brought home.
     """
-    metrics: dict[str, float] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            report = json.loads(line)
-            metrics[report["name"]] = float(report["value"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return metrics
-
-
-def _last_words(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "its log is empty"
+    kept_in = rental.machine.kept_in
+    try:
+        refuse_if_ended(world, rental)
+    except InstanceDied as error:
+        if kept_in is None:
+            raise
+        if bucket.kept_run(world.storage, kept_in) is not None:
+            return
+        with telling.stage(Stage.FETCH, f"bringing home what lies in {kept_in.url}") as say:
+            found.artifacts = bucket.bring_what_there_is(world.storage, kept_in, FETCHED, into=rental.folder, tell=say)
+        raise InstanceDied(f"{error}; what it had put into {kept_in.url} was brought home") from error
 
 
 def _outcome(
@@ -375,7 +381,7 @@ def _outcome(
             f"could not confirm that these are gone: {left}; run `orchestrator down {run_id}`",
             report.survivors,
         )
-    rent = found.rental.meter.until(world.clock.now()) if found.rental else Bill(0.0, Decimal(0))
+    rent = found.rental.meter.until(found.ended_at or world.clock.now()) if found.rental else Bill(0.0, Decimal(0))
     return Outcome(
         run_id=run_id,
         exit_status=0 if error is None else error.exit_status,
@@ -389,4 +395,5 @@ def _outcome(
         error=None if error is None else str(error),
         left_until=found.rental.machine.ends_at if found.detached and found.left_alone and found.rental else None,
         kept_until=found.kept_until if found.left_alone else None,
+        kept_in=found.rental.machine.kept_in.url if found.rental and found.rental.machine.kept_in else None,
     )

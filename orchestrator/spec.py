@@ -2,8 +2,10 @@
 id and no present time.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +17,25 @@ from orchestrator.resources import Market
 
 _InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
 _Positive = Annotated[Decimal, Field(gt=0)]
+
+
+_BUCKET_URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<path>.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketUrl:
+    """`s3://NAME/PREFIX`, taken apart."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """`ValueError` where it is no such URL."""
+        found = _BUCKET_URL.fullmatch(url)
+        if found is None:
+            raise ValueError(f"{url!r} is not of the form s3://NAME/PREFIX")
+        return cls(found["bucket"], found["path"])
 
 
 class _Strict(BaseModel):
@@ -32,6 +53,17 @@ class RunSettings(_Strict):
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 12134
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    tune_trials: Annotated[int, Field(ge=0)] = 0
+    """Combinations of what the network leaves open that are tried before the best is trained."""
+    tune_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    analog: bool = False
+    half_life_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @property
+    def epochs_in_all(self) -> int | None:
+        """At most, those of trials too."""
+        return None if self.epochs is None else self.epochs * (1 + self.tune_trials)
 
 
 class RunSpec(_Strict):
@@ -41,8 +73,10 @@ class RunSpec(_Strict):
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
     instance_types: tuple[_InstanceType, ...] = ()
     """Acceptable types, best first; empty: whatever has `gpus` and `gpu_memory_gib`."""
+    nodes: Annotated[int, Field(ge=1, le=32)] = 1
+    """So many machines of one type and in one zone, which train as one."""
     gpus: Annotated[int, Field(ge=1)] | None = None
-    """At least so many."""
+    """At least so many in a machine."""
     gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
     """At least so much on each."""
     market: Literal["on_demand", "spot", "cheapest"] = "on_demand"
@@ -63,13 +97,19 @@ class RunSpec(_Strict):
     """Leave out instance types whose GPUs the trainer reckons too small."""
     instance_profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9+=,.@_-]{1,128}$")] | None = None
     """Name of the profile that gives the machine AWS rights of its own; `None`: it has none."""
+    bucket: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-]+)+$")] | None = None
+    """`s3://NAME/PREFIX`: the machine puts there what it makes, below the run's id, and ends itself."""
+    ssm: bool = False
+    """Reach the machine through Session Manager: no port of it is open to anybody."""
     ingress_cidr: str | None = None
     """Who may reach port 22; `None`: the caller's address, /32."""
     account_id: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
     """Refuse to work in any other account."""
     network: Path
     data: str
-    """A path or a URL (http, https, file)."""
+    """A path or a URL (http, https, file, s3). What is at an s3 URL goes straight to the machine."""
+    data_on_machine: bool = False
+    """The machine fetches what is at a URL, not the user's computer."""
     data_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     project: Path | None = None
     """Folder whose git-tracked and untracked-not-ignored files travel; `None`: nothing of it."""
@@ -88,6 +128,50 @@ class RunSpec(_Strict):
             return (Market.SPOT, Market.ON_DEMAND)
         return (Market(self.market),)
 
+    @property
+    def skips_us(self) -> bool:
+        """Whether the data goes straight to the machine."""
+        return self.data_on_machine or self.data.startswith("s3://")
+
+    def _check_far_data(self) -> None:
+        scheme = self.data.partition("://")[0]
+        if scheme not in {"http", "https", "s3"}:
+            raise ValueError(f"data_on_machine is for data at a URL (https, http or s3), not {self.data}")
+        if scheme == "s3" and self.data.endswith("/"):
+            raise ValueError(f"data: {self.data} is a folder: name one file, or an archive (zip, tar) of several")
+        if scheme != "s3" and self.data_sha256 is None:
+            raise ValueError("data_on_machine wants data_sha256: nobody here sees what the machine fetches")
+
+    def _check_alone(self) -> None:
+        """What is for one machine only, and what for one that does not end itself."""
+        if self.settings.tune_trials and self.nodes > 1:
+            raise ValueError("settings.tune_trials is for one machine: those of nodes cannot tune as one")
+        if self.bucket is not None and self.nodes > 1:
+            raise ValueError("bucket is for one machine: the others of nodes would not end themselves")
+        if self.keep_alive_minutes and self.nodes > 1:
+            raise ValueError("keep_alive_minutes is for one machine: those of nodes are given back once their run ends")
+        if self.keep_alive_minutes and self.bucket is not None:
+            raise ValueError("keep_alive_minutes or bucket, not both: a machine whose run is in a bucket ends itself")
+
+    def _check_profile(self) -> None:
+        """The machine uses buckets, and is found by Session Manager, by its own rights."""
+        wanted: dict[str, str] = {}
+        if self.bucket is not None:
+            place = BucketUrl.parse(self.bucket)
+            wanted["bucket"] = f"Bucket={place.bucket} BucketPrefix={place.prefix}"
+        if self.data.startswith("s3://"):
+            place = BucketUrl.parse(self.data)
+            wanted["data at s3"] = f"DataObjects=arn:aws:s3:::{place.bucket}/{place.prefix}"
+        if self.ssm:
+            wanted["ssm"] = "SessionManager=true"
+        if wanted and self.instance_profile is None:
+            raise ValueError(
+                f"{' and '.join(wanted)}: the machine needs an instance_profile for that: `aws cloudformation deploy "
+                f"--stack-name launch-and-train --region {self.region} --capabilities CAPABILITY_IAM --template-file "
+                f"infra/cloudformation/launch-and-train.yaml --parameter-overrides {' '.join(wanted.values())}` "
+                "makes one, and tells its name as MachineProfileName"
+            )
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         needs = self.gpus is not None or self.gpu_memory_gib is not None
@@ -101,6 +185,10 @@ class RunSpec(_Strict):
             raise ValueError("gpus and gpu_memory_gib may find any type: give max_usd_per_hour or max_usd")
         if self.fallback and self.market != "spot":
             raise ValueError('fallback is for market = "spot" only')
+        self._check_alone()
+        if self.skips_us:
+            self._check_far_data()
+        self._check_profile()
         return self
 
 

@@ -67,7 +67,7 @@ def connector(dial: Dial | None = None) -> Connect:
         logger.addHandler(logging.NullHandler())
 
     def connect(host: Host) -> Session:
-        return _SshSession(_open(host, dial or _dial), host)
+        return _SshSession(_open(host, dial or dial_tcp), host)
 
     return connect
 
@@ -286,7 +286,8 @@ def _public_key(kind: str, encoded: str) -> PKey:
     return PKey.from_type_string(kind, base64.b64decode(encoded))
 
 
-def _dial(address: str, port: int, timeout_seconds: float) -> socket.socket:
+def dial_tcp(address: str, port: int, timeout_seconds: float) -> socket.socket:
+    """Plain TCP."""
     line = socket.create_connection((address, port), timeout_seconds)
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return line
@@ -295,7 +296,7 @@ def _dial(address: str, port: int, timeout_seconds: float) -> socket.socket:
 def _expect_answers(line: socket.socket) -> None:
     # A dead line is noticed by unanswered keepalives; else the kernel would go on for a quarter of an hour.
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if option is not None:
+    if option is not None and line.family != socket.AF_UNIX:
         line.setsockopt(socket.IPPROTO_TCP, option, int(_SILENCE_SECONDS * 1000))
 
 

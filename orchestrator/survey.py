@@ -14,8 +14,8 @@ from orchestrator.resources import Account, InstanceType, Kind, Network
 from orchestrator.room import room_for
 from orchestrator.spec import RunSpec
 
-_BILLED = tuple(kind for kind in Kind if kind is not Kind.NETWORK_INTERFACE)
-"""Kinds of leftovers to look for; an interface goes with its instance."""
+_BILLED = tuple(kind for kind in Kind if kind not in {Kind.NETWORK_INTERFACE, Kind.PLACEMENT_GROUP})
+"""Kinds of leftovers to look for; an interface goes with its instance, and a placement group costs nothing."""
 
 OnTypes = Callable[[Sequence[InstanceType]], None]
 """Told of the instance types as soon as they are known, long before the survey ends."""
@@ -31,7 +31,7 @@ def survey(reader: CloudReader, spec: RunSpec, clock: Clock, *, on_types: OnType
     on_types(types)
     network = find_network(reader)
     found = offering(reader, spec, types, subnets=_subnets_by_zone(network))
-    room = room_for(reader, found.offers, types)
+    room = room_for(reader, found.offers, types, nodes=spec.nodes)
     return Facts(
         account=account,
         image=image,
@@ -73,7 +73,9 @@ def _subnets_by_zone(network: Network) -> Mapping[str, str]:
 
 
 def ingress_of(reader: CloudReader, spec: RunSpec) -> str:
-    """Who is to reach port 22: what `spec` says, or the caller's address."""
+    """Who is to reach port 22: what `spec` says, or the caller's address; empty with Session Manager: nobody."""
+    if spec.ssm:
+        return ""
     if spec.ingress_cidr is None:
         return f"{reader.caller_address()}/32"
     try:

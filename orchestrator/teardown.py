@@ -3,6 +3,7 @@ repeated at will; whatever it cannot confirm to be gone it names as a survivor.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -15,10 +16,17 @@ from orchestrator.wait import wait_until
 
 _ENDING_SECONDS = 600.0
 _IN_USE_SECONDS = 300.0
-_POLL_SECONDS = 2.0
+_POLL_SECONDS = 1.0
 _SETTLED_SECONDS = 30.0
 """What was asked for longer ago than this and is still not visible does not exist."""
-_ORDER = (Kind.INSTANCE, Kind.KEY_PAIR, Kind.VOLUME, Kind.NETWORK_INTERFACE, Kind.SECURITY_GROUP)
+_ORDER = (
+    Kind.INSTANCE,
+    Kind.KEY_PAIR,
+    Kind.VOLUME,
+    Kind.NETWORK_INTERFACE,
+    Kind.PLACEMENT_GROUP,
+    Kind.SECURITY_GROUP,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,8 @@ class _Site:
     writer: CloudWriter
     clock: Clock
     tell: Callable[[str], None]
+    asked: set[str] = field(default_factory=set[str])
+    """Instances whose end was asked for ahead of their turn."""
 
 
 @dataclass(slots=True)
@@ -68,10 +78,11 @@ def teardown(
     still_open = open_entries(tuple(entries))
     if _is_other_account(site, still_open):
         return TeardownReport(survivors=tuple(_label(entry) for entry in still_open))
+    _ask_ahead(site, [entry.resource_id for entry in still_open if entry.kind is Kind.INSTANCE and entry.resource_id])
     for entry in reversed(still_open):
         _give_back(site, entry, ledger, tally)
     if still_open or any(entry.event is LedgerEvent.CREATED for entry in entries):
-        _sweep_run(site, ledger, tally, run_ids=_tagged_as(entries, ledger))
+        _sweep_run(site, ledger, tally, run_ids=_tagged_as(entries, ledger), kinds=_kinds_of(entries))
     return tally.report()
 
 
@@ -133,7 +144,7 @@ def _found(site: _Site, entry: LedgerEntry) -> tuple[str, ...]:
     """Ids of what was asked for, if anything came of it: the answer, or the program, was lost. What was
     asked for just now may take a while to be seen.
     """
-    if entry.kind is Kind.KEY_PAIR:
+    if entry.kind in {Kind.KEY_PAIR, Kind.PLACEMENT_GROUP}:
         return (entry.name,)
 
     def seen() -> tuple[str, ...] | None:
@@ -164,6 +175,7 @@ def _delete(site: _Site, kind: Kind, resource_id: str, *, patience_seconds: floa
     deletes: dict[Kind, Callable[[str], None]] = {
         Kind.KEY_PAIR: site.writer.delete_key_pair,
         Kind.SECURITY_GROUP: site.writer.delete_security_group,
+        Kind.PLACEMENT_GROUP: site.writer.delete_placement_group,
         Kind.VOLUME: site.writer.delete_volume,
     }
     delete = deletes[kind]
@@ -182,7 +194,7 @@ def _delete(site: _Site, kind: Kind, resource_id: str, *, patience_seconds: floa
 
 def _end_instance(site: _Site, instance_id: str, *, settled: bool) -> bool:
     """Terminate and see it terminated: `False` if it was so before."""
-    asked = _terminated(site, instance_id)
+    asked = instance_id in site.asked or _terminated(site, instance_id)
     unseen_until = site.clock.now() + timedelta(seconds=0 if settled else _SETTLED_SECONDS)
 
     def ended() -> bool | None:
@@ -199,6 +211,14 @@ def _end_instance(site: _Site, instance_id: str, *, settled: bool) -> bool:
         return None
 
     return _waited(site, ended, limit_seconds=_ENDING_SECONDS, what=f"{instance_id} to be terminated")
+
+
+def _ask_ahead(site: _Site, instance_ids: Sequence[str]) -> None:
+    """Of several instances none is to run on while another's end is waited for. What fails is tried again in turn."""
+    for instance_id in instance_ids if len(instance_ids) > 1 else ():
+        with suppress(OrchestratorError):
+            site.writer.terminate_instance(instance_id)
+            site.asked.add(instance_id)
 
 
 def _terminated(site: _Site, instance_id: str) -> bool:
@@ -218,11 +238,17 @@ def _tagged_as(entries: Sequence[LedgerEntry], ledger: Ledger) -> tuple[str, ...
     return tuple(dict.fromkeys((ledger.run_id, *(entry.detail.get("origin", ledger.run_id) for entry in entries))))
 
 
-def _sweep_run(site: _Site, ledger: Ledger, tally: _Tally, *, run_ids: Sequence[str]) -> None:
+def _kinds_of(entries: Sequence[LedgerEntry]) -> tuple[Kind, ...]:
+    """What the run may have left. Whoever never rents several machines needs no right to look for placement groups."""
+    placed = any(entry.kind is Kind.PLACEMENT_GROUP for entry in entries)
+    return tuple(kind for kind in Kind if placed or kind is not Kind.PLACEMENT_GROUP)
+
+
+def _sweep_run(site: _Site, ledger: Ledger, tally: _Tally, *, run_ids: Sequence[str], kinds: Sequence[Kind]) -> None:
     """Delete what carries the run's tag and the walk did not get, and look at its survivors again."""
     doubtful = dict(tally.survivors)
     try:
-        tagged = [found for run_id in run_ids for found in site.reader.tagged(run_id)]
+        tagged = [found for run_id in run_ids for found in site.reader.tagged(run_id, kinds=kinds)]
     except OrchestratorError as error:
         site.tell(f"what is left could not be looked for: {error}")
         tally.survivors[f"anything tagged run-id={ledger.run_id}"] = None
@@ -241,6 +267,7 @@ def _sweep_run(site: _Site, ledger: Ledger, tally: _Tally, *, run_ids: Sequence[
 
 
 def _sweep(site: _Site, tagged: Sequence[Tagged], tally: _Tally) -> None:
+    _ask_ahead(site, [found.resource_id for found in tagged if found.kind is Kind.INSTANCE])
     for found in sorted(tagged, key=lambda found: _ORDER.index(found.kind)):
         label = f"{found.kind} {found.resource_id}"
         try:

@@ -3,6 +3,7 @@ parses and renders.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -10,22 +11,21 @@ from orchestrator.draft import Draft, draft
 from orchestrator.errors import UsageError
 from orchestrator.events import Outcome, Stage, TeardownReport
 from orchestrator.imaging import Candidate, image_candidates
-from orchestrator.keeping import Keeper, keeper
+from orchestrator.keep_alive import Keeper, keeper
 from orchestrator.ledger import Ledger
 from orchestrator.packaged import packaged
 from orchestrator.ports import CloudReader
-from orchestrator.record import LEDGER_FILE, RunRecord, find_run, remember_outcome, write_record
-from orchestrator.report.outcome import outcome_json
+from orchestrator.record import LEDGER_FILE, PLAN_FILE, RunRecord, find_run, write_record
 from orchestrator.report.plan import plan_json, plan_text
 from orchestrator.report.progress import progress
-from orchestrator.report.summary import summary_markdown
+from orchestrator.report.summary import close_books
 from orchestrator.resources import Tagged
 from orchestrator.run import give_back, run, run_on
 from orchestrator.spec import RunSpec
 from orchestrator.stopping import stoppable
 from orchestrator.teardown import sweep
 from orchestrator.telling import Telling
-from orchestrator.worlds import SystemClock, Where, opened_world, standing_world, world_at
+from orchestrator.worlds import SystemClock, Where, opened_world, refuse_without_plugin, standing_world, world_at
 
 _REHEARSED = "a rehearsal takes no GPU; `orchestrator plan` works it out"
 
@@ -33,7 +33,8 @@ _REHEARSED = "a rehearsal takes no GPU; `orchestrator plan` works it out"
 def look(spec: RunSpec, where: Where, *, stream: TextIO) -> Draft:
     """The plan of `spec`; nothing changes anywhere."""
     with opened_world(spec.region, where) as opened, progress(stream) as tell:
-        return draft(spec, opened.world.reader, telling=Telling(opened.world.clock, tell))
+        world = opened.world
+        return draft(spec, world.reader, storage=world.storage, telling=Telling(world.clock, tell))
 
 
 def candidates(family: str | None, region: str, where: Where, *, instance_type: str | None) -> tuple[Candidate, ...]:
@@ -59,37 +60,41 @@ def carry_out(
     kept, where = (None, where) if on is None else _kept(on, where, output=spec.output)
     if where.is_real and agree is None:
         raise UsageError("no terminal to ask on; pass --yes to rent without asking")
+    refuse_without_plugin(spec if kept is None else spec.model_copy(update={"ssm": kept.machine.by_ssm}), where)
     with stoppable(), opened_world(spec.region, where) as opened:
         world = opened.world
         with progress(stream) as tell:
             telling = Telling(world.clock, tell)
+            unweighed = "" if where.is_real else _REHEARSED
             made = draft(
                 spec,
                 world.reader,
+                storage=world.storage,
                 telling=telling,
-                unweighed="" if where.is_real else _REHEARSED,
+                unweighed=unweighed,
                 on=kept and kept.machine,
             )
+        planned = plan_text(made.plan, made.inputs.summary)
         if not quiet:
-            stream.write(f"\n{plan_text(made.plan, made.inputs.summary)}\n\n")
+            stream.write(f"\n{planned}\n\n")
         if where.is_real and agree is not None and not agree():
             raise UsageError("not agreed to; nothing was rented")
         folder = spec.output / made.plan.run_id
         folder.mkdir(parents=True, mode=0o700)
         write_record(folder, _record(made, opened.endpoint))
+        (folder / PLAN_FILE).write_text(f"{planned}\n", encoding="utf-8")
         with progress(stream) as tell:
             told = Telling(world.clock, tell, telling.stages)
-            if kept is None:
-                first_boot = (packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8")
-                outcome = run(made.plan, world, folder=folder, first_boot=first_boot, telling=told, detach=detach)
-            else:
-                outcome = run_on(made.plan, kept, world, folder=folder, telling=told, detach=detach)
+            begun = partial(run_on, keeper=kept) if kept else partial(run, first_boot=_first_boot())
+            outcome = begun(made.plan, world=world, folder=folder, telling=told, detach=detach)
         opened.kept = outcome.detached or outcome.kept_until is not None
         if not outcome.detached:
-            remember_outcome(folder, outcome_json(outcome))
-            summary = summary_markdown(made.plan, made.inputs.summary, outcome)
-            (folder / "summary.md").write_text(summary, encoding="utf-8")
+            close_books(folder, outcome)
         return outcome
+
+
+def _first_boot() -> str:
+    return (packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8")
 
 
 def _kept(run_name: str, where: Where, *, output: Path) -> tuple[Keeper, Where]:

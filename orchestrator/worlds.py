@@ -3,6 +3,8 @@ are; the dry one speaks to a mocked AWS on loopback and dials the machines it bo
 else differs.
 """
 
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -13,12 +15,17 @@ from pathlib import Path
 
 from orchestrator.aws.clients import loopback_clients, real_clients
 from orchestrator.aws.cloud import AwsCloud
+from orchestrator.aws.storage import AwsStorage
+from orchestrator.aws.tunnel import DOCUMENT, PLUGIN, tunnelling
 from orchestrator.dryrun.dial import loopback_dialler, loopback_port
 from orchestrator.dryrun.process import start_cloud
 from orchestrator.errors import HostUnreachable, UsageError
 from orchestrator.resources import Host
 from orchestrator.run import World
-from orchestrator.ssh import connector
+from orchestrator.spec import RunSpec
+from orchestrator.ssh import connector, dial_tcp
+
+_STAND_IN = (sys.executable, "-P", "-m", "orchestrator.dryrun.plugin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +66,17 @@ class SystemClock:
 
 def real_world(region: str) -> World:
     """AWS with the caller's own credentials."""
-    cloud = AwsCloud(real_clients(region))
-    return World(cloud, cloud, connector(), SystemClock())
+    clients = real_clients(region)
+    cloud = AwsCloud(clients)
+    return World(cloud, cloud, connector(tunnelling(clients, dial_tcp)), SystemClock(), AwsStorage(clients))
 
 
 def dry_world(region: str, endpoint: str) -> World:
     """The mocked AWS at `endpoint`, which must be loopback."""
-    cloud = AwsCloud(loopback_clients(region, endpoint))
-    return World(cloud, cloud, connector(loopback_dialler(endpoint)), SystemClock())
+    clients = loopback_clients(region, endpoint)
+    cloud = AwsCloud(clients)
+    dialler = tunnelling(clients, loopback_dialler(endpoint), plugin=_STAND_IN)
+    return World(cloud, cloud, connector(dialler), SystemClock(), AwsStorage(clients))
 
 
 def world_at(region: str, endpoint: str | None) -> World:
@@ -97,6 +107,25 @@ def opened_world(region: str, where: Where) -> Generator[Opened]:
     finally:
         if not opened.kept:
             process.stop()
+
+
+def refuse_without_plugin(spec: RunSpec, where: Where) -> None:
+    """Raises `UsageError` where a machine is to be reached through Session Manager, without AWS's plugin for it."""
+    if spec.ssm and where.is_real and shutil.which(PLUGIN) is None:
+        raise UsageError(
+            f"ssm = true: {PLUGIN} is not on the PATH; install it (AWS Systems Manager's user guide, `Install the "
+            "Session Manager plugin`), or leave ssm out"
+        )
+
+
+def tunnel_of(host: Host, region: str, endpoint: str | None) -> str | None:
+    """The ProxyCommand by which ssh(1) finds a machine without an open port; `None` where it finds it without one."""
+    if endpoint is not None or not host.address.startswith("i-"):
+        return None
+    return (
+        f"aws ssm start-session --region {region} --target {host.address} --document-name {DOCUMENT} "
+        f"--parameters portNumber={host.port}"
+    )
 
 
 def door_of(host: Host, endpoint: str | None) -> tuple[str, int]:

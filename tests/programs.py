@@ -1,4 +1,6 @@
-"""Runs the real programs as subprocesses, as a user does, and asks the mocked cloud what is left."""
+"""Runs the real programs as subprocesses, as a user does, or their verbs here, where only what they say is looked at;
+and asks the mocked cloud what is left.
+"""
 
 import json
 import os
@@ -11,6 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import quick_xla
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,8 +42,11 @@ class Done:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Nothing of the caller's but PATH: no AWS settings, an empty HOME."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
+    """Nothing of the caller's but PATH: no AWS settings, an empty HOME. The programs are those of this checkout,
+    whichever one is installed.
+    """
+    own = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": quick_xla.FLAGS}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **own}
 
 
 def command(*arguments: str) -> list[str]:
@@ -54,6 +64,14 @@ def run(*arguments: str, cwd: Path, timeout: float = 120) -> Done:
         timeout=timeout,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def ask(*arguments: str) -> Done:
+    """A verb of `orchestrator` in this process and its working directory: a program of its own first imports for a
+    second.
+    """
+    done = CliRunner().invoke(app, arguments)
+    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
@@ -100,4 +118,4 @@ class MockCloud:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)

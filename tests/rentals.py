@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ from clocks import FakeClock
 
 from orchestrator.aws.clients import loopback_clients
 from orchestrator.aws.cloud import AwsCloud
+from orchestrator.aws.storage import AwsStorage
 from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.events import TeardownReport
 from orchestrator.launch import Launched, launch
 from orchestrator.ledger import Ledger, read_ledger
 from orchestrator.packaged import packaged
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import Facts, Plan, make_plan
 from orchestrator.ports import CloudReader, CloudWriter
 from orchestrator.resources import Manifest
 from orchestrator.spec import RunSpec
@@ -28,6 +30,10 @@ QUICK = {"pending_seconds": 0.0, "ending_seconds": 0.0}
 
 def aws(mock: MockedCloud, region: str = REGION) -> AwsCloud:
     return AwsCloud(loopback_clients(region, mock.endpoint))
+
+
+def storage(mock: MockedCloud) -> AwsStorage:
+    return AwsStorage(loopback_clients(REGION, mock.endpoint))
 
 
 def run_spec(**changes: Any) -> RunSpec:
@@ -86,12 +92,19 @@ class Rental:
         )
 
 
-def rental(cloud: AwsCloud, folder: Path, run_id: str, **spec: Any) -> Rental:
-    clock = FakeClock(really=0.002)
+@cache
+def surveyed(cloud: AwsCloud, wanted: RunSpec) -> Facts:
+    """What a survey finds where nothing goes wrong: it is the same for every test of a module's cloud."""
+    return survey(cloud, wanted, FakeClock(really=0.002))
+
+
+def planned(cloud: AwsCloud, run_id: str, **spec: Any) -> Plan:
     wanted = run_spec(**spec)
-    facts = survey(cloud, wanted, clock)
-    plan = make_plan(wanted, facts, manifest=Manifest(()), run_id=run_id)
-    return Rental(plan, cloud, cloud, clock, folder, [])
+    return make_plan(wanted, surveyed(cloud, wanted), manifest=Manifest(()), run_id=run_id)
+
+
+def rental(cloud: AwsCloud, folder: Path, run_id: str, **spec: Any) -> Rental:
+    return Rental(planned(cloud, run_id, **spec), cloud, cloud, FakeClock(really=0.002), folder, [])
 
 
 class Between:

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Done, MockCloud, run
-from typer.testing import CliRunner
+from programs import ask, run
 
-from orchestrator.cli import app
+from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Generator[MockCloud]:
-    mock = MockCloud(tmp_path_factory.mktemp("cloud"), {"pending_seconds": 0.1, "ending_seconds": 0.1})
-    yield mock
-    mock.stop()
+def cloud() -> Generator[MockedCloud]:
+    with running_cloud({"pending_seconds": 0.1, "ending_seconds": 0.1}) as mock:
+        yield mock
+
+
+def billable(cloud: MockedCloud) -> list[str]:
+    """Kinds of what still exists."""
+    return [thing["kind"] for thing in cloud.state() if thing["state"] != "terminated"]
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +34,6 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("trainer", "synthesize", str(folder / "films"), "--users", "90", "--items", "80", cwd=folder)
     assert done.exit_status == 0, done.stderr
     return folder / "films"
-
-
-def ask(*arguments: str) -> Done:
-    done = CliRunner().invoke(app, arguments)
-    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def answer(*arguments: str) -> Any:
@@ -52,7 +50,7 @@ def wait_for_training(*arguments: str):
         time.sleep(0.5)
 
 
-def begin(cloud: MockCloud, ratings: Path, output: Path, *flags: str) -> list[str]:
+def begin(cloud: MockedCloud, ratings: Path, output: Path, *flags: str) -> list[str]:
     return [
         "launch-and-train", "--dry-run", "--mock-cloud", cloud.endpoint, "--detach", "--data", str(ratings),
         "--batch-size", "32", "--output", str(output), *flags,
@@ -65,7 +63,7 @@ def run_folder(output: Path) -> Path:
 
 
 def test_a_run_left_alone_is_looked_at_brought_home_and_given_back_from_elsewhere(
-    cloud: MockCloud, ratings: Path, tmp_path: Path
+    cloud: MockedCloud, ratings: Path, tmp_path: Path
 ):
     begun = run(*begin(cloud, ratings, tmp_path / "runs", "--epochs", "2"), cwd=tmp_path)
     assert begun.exit_status == 0, begun.stderr
@@ -81,7 +79,7 @@ def test_a_run_left_alone_is_looked_at_brought_home_and_given_back_from_elsewher
     assert 50 < looked["minutes_to_timer"] < 60
     assert 0 < looked["usd"] <= looked["usd_at_most"] < 2
     assert "recs" in answer("fetch", moved)["artifacts"]
-    assert [thing["kind"] for thing in cloud.billable].count("instance") == 1, "fetching keeps the machine"
+    assert billable(cloud).count("instance") == 1, "fetching keeps the machine"
     command = answer("ssh", moved)["command"]
     if shutil.which(command[0]):
         greeting = subprocess.run([*command, "echo $USER"], capture_output=True, text=True, timeout=30)
@@ -90,15 +88,18 @@ def test_a_run_left_alone_is_looked_at_brought_home_and_given_back_from_elsewher
     assert ended.exit_status == 0, ended.stderr
     assert {"recs", "gl.nc"} <= set(ended.answer["artifacts"])
     assert ended.answer["teardown"]["survivors"] == []
-    assert cloud.billable == []
+    assert billable(cloud) == []
     assert not {"key.pem", "known_hosts"} & {path.name for path in Path(moved).iterdir()}
     assert json.loads((Path(moved) / "run.json").read_text())["outcome"]["exit_status"] == 0
+    summary = (Path(moved) / "summary.md").read_text()
+    assert summary.startswith(f"## {folder.name}: done\n")
+    assert "g6.xlarge" in summary
     again = ask("fetch", moved)
     assert (again.exit_status, "was given back" in again.stderr) == (2, True)
 
 
 def test_a_run_that_goes_on_is_in_the_books_and_stopped_when_its_money_is_spent(
-    cloud: MockCloud, ratings: Path, tmp_path: Path
+    cloud: MockedCloud, ratings: Path, tmp_path: Path
 ):
     output = str(tmp_path / "runs")
     begun = ask(*begin(cloud, ratings, tmp_path / "runs", "--epochs", "100000", "--json"))
@@ -125,7 +126,7 @@ def test_a_run_that_goes_on_is_in_the_books_and_stopped_when_its_money_is_spent(
     assert stopped.exit_status == 1
     (line,) = stopped.error_lines
     assert "max_usd = 0.02" in line
-    assert cloud.billable == []
+    assert billable(cloud) == []
     assert (record.parent / "log.txt").read_text()
     (closed,) = answer("ls", *here)["runs"]
     assert closed["state"] == "failed"

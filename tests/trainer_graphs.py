@@ -101,7 +101,7 @@ def branching() -> NetworkSpec:
         pooling("Cosines", PoolingFunction.COSINE, (2,), "Level Merged Normed"),
         pooling("Greatest", PoolingFunction.MAXOUT, (6,), three),
         output("First", 13, "Level Dots Greatest Shares", loss_weight=0.5, skips=("Late",)),
-        hidden("After", 4, "First Cosines", activation=Activation.SOFT_PLUS),
+        hidden("After", 4, "First Cosines", activation=Activation.SOFT_PLUS, normalize=True),
         output("WeightedSecond", 11, "After Cosines", activation=Activation.SOFT_MAX),
         output(
             "Third",

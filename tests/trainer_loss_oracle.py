@@ -17,8 +17,10 @@ SLOPE, ALPHA, LAMBDA = 0.1, 1.5, 1.2
 ONE_TARGET, ZERO_TARGET, ONE_SCALE, ZERO_SCALE = 0.8, 0.1, 1.5, 0.5
 BOOST_ONE, BOOST_ZERO = 3.0, 0.7
 NEGATIVE = 0.6
+MARGIN = 0.3
 
 L1, L2, L2_HINGE, HINGE = ErrorFunction.L1, ErrorFunction.L2, ErrorFunction.L2_HINGE, ErrorFunction.HINGE
+CCL, BPR = ErrorFunction.COSINE_CONTRASTIVE, ErrorFunction.PAIRWISE
 CE, SMCE = ErrorFunction.CROSS_ENTROPY, ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY
 DSMCE = ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY
 SIGMOID, SOFT_MAX = Activation.SIGMOID, Activation.SOFT_MAX
@@ -191,11 +193,20 @@ def _units_of(case: Case, a: Matrix, targets: Targets) -> tuple[Matrix, Matrix]:
         d = a - np.abs(t)
         d = np.where(t > 0, np.minimum(d, 0.0), np.maximum(d, 0.0))
         return 0.5 * d**2, d
+    if case.loss is CCL:
+        return _contrastive(a, targets)
     if case.loss is HINGE:
         return np.maximum(0.0, 1.0 - t * a), np.where(t * a < 1.0, -t, 0.0)
     if case.activation is SOFT_MAX:
         return _softmax_units(case, a, targets)
     return _cross_entropy(case, a, targets) if case.loss is CE else _marginal(case, a, targets)
+
+
+def _contrastive(a: Matrix, targets: Targets) -> tuple[Matrix, Matrix]:
+    counts = targets.stored.sum(axis=1, keepdims=True)
+    one = targets.given * targets.stored / np.maximum(counts, 1)
+    none = ~targets.stored / (targets.stored.shape[1] - counts)
+    return one * (1.0 - a) + none * np.maximum(0.0, a - MARGIN), none * (a > MARGIN) - one
 
 
 def _cross_entropy(case: Case, a: Matrix, targets: Targets) -> tuple[Matrix, Matrix]:

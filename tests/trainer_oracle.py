@@ -77,12 +77,15 @@ class Oracle:
             return 0.0
         mean, log_variance = (self.outputs[name] for name in layer.sources)
         variance = np.exp(log_variance)
-        return layer.divergence.weight * 0.5 * float((variance + mean**2 - 1.0 - log_variance).sum(axis=1).mean())
+        found = (variance + mean**2 - 1.0 - log_variance).sum(axis=1)
+        if layer.divergence.per_feature:
+            found = found * (self._given[self._spec.input.name].dense != 0).sum(axis=1)
+        return layer.divergence.weight * 0.5 * float(found.mean())
 
     def _read(self, layer: LayerSpec) -> Array:
         given = self._given[layer.name]
         x = given.dense if given.weights is None else given.dense * given.weights[:, None]
-        return x / np.maximum(np.sqrt((x**2).sum(axis=1, keepdims=True)), 1e-6) if layer.normalize else x
+        return _of_length_one(x) if layer.normalize else x
 
     def _compute(self, layer: LayerSpec) -> Array:
         if layer.type is LayerType.POOLING:
@@ -103,7 +106,7 @@ class Oracle:
             scale, bias = self._weights.layer_norms[layer.name][:2]
             z = (z - z.mean(axis=1, keepdims=True)) / np.sqrt(z.var(axis=1, keepdims=True) + _EPSILON) * scale + bias
         self.sums[layer.name] = z
-        return _activated(layer, z)
+        return _of_length_one(_activated(layer, z)) if layer.normalize else _activated(layer, z)
 
     def _product(self, number: int) -> Array:
         connection = self._spec.connections[number]
@@ -148,6 +151,10 @@ def _activated(layer: LayerSpec, z: Array) -> Array:
         Activation.EXPONENTIAL_LINEAR: lambda z: np.where(z > 0, z, layer.elu_alpha * np.expm1(z)),
     }
     return functions[layer.activation](z)
+
+
+def _of_length_one(x: Array) -> Array:
+    return x / np.maximum(np.sqrt((x**2).sum(axis=1, keepdims=True)), 1e-6)
 
 
 def _patches(x: Array, source: LayerSpec, kernel: Kernel) -> Array:

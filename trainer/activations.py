@@ -17,11 +17,12 @@ def activate(layer: LayerSpec, sums: jax.Array) -> jax.Array:
     """The output of `layer` from its sums, both [batch, columns], of which the layer's width count.
 
     SoftMax, ReluMax and LinearMax share one out among the units: e^z, max(0, z) or z, divided by the sum of their
-    absolute values over the units of all devices.
+    absolute values over the units of all devices; of SoftMax z is divided by the layer's temperature.
     """
     width = layer.width
     live = None if sums.shape[1] == width else (jnp.arange(sums.shape[1]) < width)[None, :]
     if layer.activation is Activation.SOFT_MAX:
+        sums = sums / layer.contrast.temperature
         return jax.nn.softmax(sums if live is None else jnp.where(live, sums, -jnp.inf), axis=1)
     output = _function(layer)(sums)
     if live is not None:

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from trainer.dense import DenseBatch
 from trainer.losses import Shard
-from trainer.network_types import NetworkSpec
-from trainer.sparse import SparseBatch
+from trainer.network_types import LayerSpec, NetworkSpec
+from trainer.sparse import SampledBatch, SparseBatch
 
 Carry = TypeVar("Carry")
+Tree = TypeVar("Tree")
 
 
 class Part(NamedTuple):
@@ -21,6 +22,28 @@ class Part(NamedTuple):
 
     params: Any
     opt_state: Any
+
+
+class Update(NamedTuple):
+    """What decides about an update besides the gradient."""
+
+    rate_scale: jax.Array
+    """Factor of the learning rate."""
+    before: jax.Array
+    """Summed loss of the batch at other layers."""
+    limit: jax.Array
+    """Summed loss above which the batch is left out."""
+
+
+class OutputPass(NamedTuple):
+    """What a pass over an Output layer has found."""
+
+    part: Part
+    losses: jax.Array
+    """[batch], the layer's weight and the samples' included."""
+    deltas: tuple[jax.Array, ...]
+    """By source, [batch, units]."""
+    regularization: jax.Array
 
 
 class Entries(NamedTuple):
@@ -46,25 +69,61 @@ def in_turn(blocks: int, of_block: Callable[[jax.Array | int, Carry], Carry], st
     return of_block(0, start) if blocks == 1 else jax.lax.fori_loop(0, blocks, of_block, start)
 
 
+class Total(NamedTuple):
+    """The sum of e^logit of each sample, as `total` · e^`largest`; [batch, 1] both."""
+
+    largest: jax.Array
+    total: jax.Array
+
+    @classmethod
+    def none(cls, samples: int) -> "Total":
+        """Of no logit yet."""
+        return cls(jnp.full((samples, 1), -jnp.inf), jnp.zeros((samples, 1)))
+
+    def with_block(self, logits: jax.Array) -> "Total":
+        """With [batch, block] more, -inf where there is none (Milakov and Gimelshein 2018)."""
+        larger = jnp.maximum(self.largest, logits.max(axis=1, keepdims=True))
+        # Before the first live unit both are -inf.
+        floor = jnp.maximum(larger, jnp.finfo(jnp.float32).min)
+        sums = jnp.exp(logits - floor).sum(axis=1, keepdims=True)
+        return Total(larger, self.total * jnp.exp(self.largest - floor) + sums)
+
+    def over_shards(self) -> "Total":
+        """Of the units of all devices."""
+        of_all = jax.lax.pmax(self.largest, "model")
+        return Total(of_all, jax.lax.psum(self.total * jnp.exp(self.largest - of_all), "model"))
+
+
 def log_total_over(
     at: Callable[[jax.Array | int], tuple[jax.Array, Shard]], blocks: int, start: jax.Array
 ) -> jax.Array:
-    """Logarithm of the sum of e^logit over all units, [batch, 1], in one pass over the blocks (Milakov and Gimelshein
-    2018).
-    """
+    """Logarithm of the sum of e^logit over all units, [batch, 1], in one pass over the blocks."""
 
-    def of_block(block: jax.Array | int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        largest, total = carry
+    def of_block(block: jax.Array | int, so_far: Total) -> Total:
         logits, shard = at(block)
-        masked = shard.kept(logits, -jnp.inf)
-        larger = jnp.maximum(largest, masked.max(axis=1, keepdims=True))
-        # Before the first live unit both are -inf.
-        floor = jnp.maximum(larger, jnp.finfo(jnp.float32).min)
-        return larger, total * jnp.exp(largest - floor) + jnp.exp(masked - floor).sum(axis=1, keepdims=True)
+        return so_far.with_block(shard.kept(logits, -jnp.inf))
 
-    largest, total = jax.lax.fori_loop(0, blocks, of_block, (jnp.full_like(start, -jnp.inf), start))
-    of_all = jax.lax.pmax(largest, "model")
-    return of_all + jnp.log(jax.lax.psum(total * jnp.exp(largest - of_all), "model"))
+    found = jax.lax.fori_loop(0, blocks, of_block, Total.none(len(start))).over_shards()
+    return found.largest + jnp.log(found.total)
+
+
+def by_source(params: Any) -> list[Any]:
+    """Kernel and bias of each connection into an Output layer, in the order of its sources: a tree has its keys, which
+    are the connections' numbers, in the order of their digits.
+    """
+    return [params["outputs"][key] for key in sorted(params["outputs"], key=int)]
+
+
+def weighted(layer: LayerSpec, targets: SparseBatch | DenseBatch, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The cotangents of samples, and how much their losses count, [batch] each, by their weights."""
+    counted = targets.sample_mask * layer.loss_weight
+    return (cotangent, counted) if targets.weights is None else (cotangent * targets.weights, counted * targets.weights)
+
+
+def candidate_rows(targets: SampledBatch, rows: int) -> jax.Array:
+    """Which of a device's `rows` the slots of the candidates are, `rows` where they are none; within `shard_map`."""
+    local = targets.candidates.reshape(-1) - jax.lax.axis_index("model") * rows
+    return jnp.where((local >= 0) & (local < rows), local, rows)
 
 
 def targets_of(targets: SparseBatch | DenseBatch, block: jax.Array | int, blocks: int) -> SparseBatch | DenseBatch:
@@ -112,6 +171,22 @@ def returned(tree: Any, own: Any, rows: jax.Array) -> Any:
 def kept_rows(left_out: jax.Array, before: Any, after: Any) -> Any:
     """The rows before where the batch is left out; numbers are for the step to decide."""
     return jax.tree.map(lambda old, new: jnp.where(left_out, old, new) if old.ndim else new, before, after)
+
+
+def set_apart(is_kept: jax.Array, before: Tree, changed: Callable[[Tree], Tree]) -> Tree:
+    """Rows `changed`, or as they were `before` where all are to be kept, but for the numbers. They must stand by
+    themselves before any of them is written: read where it is written, the compiler would keep a copy of the whole
+    matrix for every block. Its CPU backend drops barriers, but leaves branches alone; on a GPU a branch would wait for
+    the host.
+    """
+
+    def by_branch(before: Tree) -> Tree:
+        return jax.lax.cond(is_kept, lambda before: before, changed, before)
+
+    def by_barrier(before: Tree) -> Tree:
+        return jax.lax.optimization_barrier(kept_rows(is_kept, before, changed(before)))
+
+    return jax.lax.platform_dependent(before, cpu=by_branch, default=by_barrier)
 
 
 def split(spec: NetworkSpec, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

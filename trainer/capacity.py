@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+import numpy.typing as npt
 from jax.sharding import Mesh
 
 from trainer.compiled import Collective, CompiledProgram
 from trainer.data.batches import batch_size_of, capacity_of
 from trainer.data.load import load_data
-from trainer.deal import ON_ACCELERATOR, with_deals
+from trainer.deal import ON_ACCELERATOR, deal_of, with_deals
 from trainer.errors import SettingsError
-from trainer.network import parameter_count, read_network, resolve_shapes
+from trainer.inputs import read_widest
+from trainer.meshing import Machine, choose, imbalance
+from trainer.network import parameter_count, resolve_shapes
 from trainer.network_closed_form import trained_part
 from trainer.network_names import OPTIMIZERS
 from trainer.network_types import NetworkSpec, OptimizerName, OptimizerSpec
@@ -52,6 +56,8 @@ class DataShape:
     samples: int
     per_sample: float
     """Mean non-zeros of a sample."""
+    popularity: npt.NDArray[np.int64] | None = None
+    """[features] how many samples have each, where data were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +72,15 @@ class Question:
         """The question of a network file, and of `data`, which is read, or else of `given` items, samples and non-zeros
         a sample; `optimizer` replaces the network's own unless it is empty. `SettingsError` where something is missing.
         """
-        spec = read_network(network)
+        spec = read_widest(network)
         if optimizer:
             spec = replace(spec, optimizer=replace(spec.optimizer or OptimizerSpec(), name=_optimizer_name(optimizer)))
         if data is not None:
             if any(given):
                 raise SettingsError("data: either --data or --items, --samples and --per-sample, not both")
             dataset = load_data(data).dataset
-            return cls(spec, DataShape(dataset.width, dataset.samples, dataset.nnz / max(dataset.samples, 1)))
+            counts = np.bincount(dataset.indices, minlength=dataset.width)
+            return cls(spec, DataShape(dataset.width, dataset.samples, dataset.nnz / max(dataset.samples, 1), counts))
         if not all(given):
             raise SettingsError("items, samples, per_sample: without --data all three must be given, and be above 0")
         return cls(spec, DataShape(*given))
@@ -153,6 +160,10 @@ class Capacity:
     collectives: tuple[Collective, ...]
     steps_per_epoch: int
     gpus: tuple[Fit, ...]
+    mesh_reason: str = ""
+    """Why the devices are dealt so; `""` where nobody had to choose."""
+    imbalance: float | None = None
+    """Entries of the fullest device along axis `model`, as a multiple of the mean; `None` where no data were read."""
     assumptions: tuple[str, ...] = _ASSUMPTIONS
 
     @property
@@ -185,9 +196,9 @@ def capacity(network: NetworkSpec, shape: DataShape, settings: TrainSettings, *,
     spec = trained_part(whole)
     if not spec.layers:
         raise SettingsError("network: it has nothing to train; what is fitted in closed form takes the host's memory")
-    shards = settings.data_shards
-    size = batch_size_of(pace_of(spec.training, settings).batch_size, shape.samples, shards)
+    size = batch_size_of(pace_of(spec.training, settings).batch_size, shape.samples, settings.data_shards or 1)
     settings = settings.model_copy(update={"batch_size": size})
+    shards, reason = _shards(spec, settings, devices)
     asked = _compile(spec, shape, settings, devices)
     steps = -(-shape.samples // size)
     fewest = _fewest(spec, shape, settings, {devices: asked.bytes})
@@ -202,6 +213,8 @@ def capacity(network: NetworkSpec, shape: DataShape, settings: TrainSettings, *,
         collectives=asked.collectives,
         steps_per_epoch=steps,
         gpus=(),
+        mesh_reason=reason,
+        imbalance=_imbalance(spec, shape, settings, devices),
     )
     return replace(answer, gpus=tuple(_fit(answer, gpu, fewest[gpu.name], bfloat16=spec.bfloat16) for gpu in GPUS))
 
@@ -212,6 +225,8 @@ def capacity_text(answer: Capacity) -> str:
     lines = [
         f"{answer.parameters:,} parameters on {answer.devices} devices (data {answer.data_shards} × model {model}), "
         f"batch {answer.batch_size:,}, {answer.steps_per_epoch:,} steps an epoch",
+        *([f"chosen mesh: {answer.mesh_reason}"] if answer.mesh_reason else []),
+        *([f"the fullest device has {answer.imbalance:.2f} times the mean entries"] if answer.imbalance else []),
         "",
         "GiB a device",
         *(f"  {name:<12}{size / _GIB:>12,.3f}" for name, size in (*asdict(parts).items(), ("total", parts.total))),
@@ -263,12 +278,35 @@ class _Compiled(NamedTuple):
     collectives: tuple[Collective, ...]
 
 
-def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> _Compiled:
-    mesh = make_mesh(settings.data_shards, jax.devices()[:devices])
+def _shards(spec: NetworkSpec, settings: TrainSettings, devices: int) -> tuple[int, str]:
+    """Those asked for, or chosen and why."""
+    if settings.data_shards is not None:
+        return settings.data_shards, ""
+    return choose(spec, settings, pace_of(spec.training, settings).batch_size, Machine(devices))
+
+
+def _mesh(spec: NetworkSpec, settings: TrainSettings, devices: int) -> Mesh:
+    return make_mesh(_shards(spec, settings, devices)[0], jax.devices()[:devices])
+
+
+def _dealt(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
     sparse = [layer.name for layer in spec.layers if layer.sparse]
-    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
-    spec = with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
-    part = pace_of(spec.training, settings).batch_size // settings.data_shards
+    is_local = rates_of(spec, settings).touches_rows_only(mesh.shape["data"])
+    return with_deals(spec, sparse, shards=mesh.shape["model"], weights=ON_ACCELERATOR, is_local=is_local)
+
+
+def _imbalance(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> float | None:
+    if shape.popularity is None:
+        return None
+    mesh = _mesh(spec, settings, devices)
+    shards = mesh.shape["model"]
+    return imbalance(shape.popularity, deal_of(_dealt(spec, settings, mesh).output, shards), shards)
+
+
+def _compile(spec: NetworkSpec, shape: DataShape, settings: TrainSettings, devices: int) -> _Compiled:
+    mesh = _mesh(spec, settings, devices)
+    spec = _dealt(spec, settings, mesh)
+    part = pace_of(spec.training, settings).batch_size // mesh.shape["data"]
     arguments = abstract_arguments(spec, settings, mesh, capacity=capacity_of(math.ceil(shape.per_sample * part)))
     with jax.set_mesh(mesh):
         compiled = jitted_step(spec, settings, mesh, steps=1).lower(*arguments).compile()
@@ -307,7 +345,7 @@ def _fewest(
     smallest kind holds it.
     """
     found: dict[str, int | None] = dict.fromkeys(gpu.name for gpu in GPUS)
-    doubled = {settings.data_shards * 2**power for power in range(MOST_DEVICES.bit_length())}
+    doubled = {(settings.data_shards or 1) * 2**power for power in range(MOST_DEVICES.bit_length())}
     for count in sorted(doubled | set(known)):
         if count > len(jax.devices()) or None not in found.values():
             break
@@ -323,7 +361,7 @@ def _fewest(
 
 def _surely_needed(spec: NetworkSpec, settings: TrainSettings, devices: int) -> int:
     """Bytes of the state alone, which takes no compiling."""
-    return sum(_state_bytes(spec, settings, make_mesh(settings.data_shards, jax.devices()[:devices])))
+    return sum(_state_bytes(spec, settings, _mesh(spec, settings, devices)))
 
 
 def _holds(gpu: Gpu, needed: DeviceBytes) -> bool:

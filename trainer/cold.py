@@ -21,7 +21,9 @@ from trainer.data.split import HeldOut
 from trainer.ending import train_to_its_end
 from trainer.errors import NetworkError, SettingsError
 from trainer.filing import replacing
+from trainer.fitting import training_data
 from trainer.inputs import attributes_of
+from trainer.meshing import mesh_for
 from trainer.model import to_weights
 from trainer.network import read_network
 from trainer.network_file import read_network_file
@@ -32,7 +34,7 @@ from trainer.settings import TrainSettings
 from trainer.sharding import make_mesh
 from trainer.sparse import SparseDataset
 from trainer.state import create_state
-from trainer.train import EpochReport, TrainingData, find_devices
+from trainer.train import EpochReport, find_devices
 
 _PENALTY = 10.0
 """Of the regression from attributes to output rows; chosen on items hidden from MovieLens' training part."""
@@ -201,12 +203,9 @@ def _trained(
 ) -> Ready:
     found = layer_datasets((*network.inputs, *network.outputs), known, attributes)
     spec = resolve(network, found, found)
-    given = TrainingData(
-        {layer.name: found[layer.dataset] for layer in spec.inputs},
-        {layer.name: found[layer.dataset] for layer in spec.outputs},
-    )
-    mesh = make_mesh(settings.data_shards, find_devices())
-    state = train_to_its_end(spec, given, settings, mesh=mesh, tell=tell).state
+    given = training_data(spec, known, attributes)
+    mesh, _ = mesh_for(spec, settings, known.samples, find_devices())
+    state = train_to_its_end(spec, given, settings, mesh=mesh, tell=tell, attributes=attributes).state
     return Ready(spec, state.params, mesh, state.statistics, attributes=attributes)
 
 

@@ -2,12 +2,14 @@
 epoch kept, or the network trained anew for as many epochs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import jax
 from jax.sharding import Mesh
 
+from trainer.content import layer_datasets, wants_attributes
+from trainer.data.netcdf import Dataset
 from trainer.data.split import HeldOut
 from trainer.data.validation import at_most, can_hold_out, hold_out_features
 from trainer.errors import InputError
@@ -15,7 +17,7 @@ from trainer.evaluate import NetworkRecommender
 from trainer.fitting import Fit, Judge, best_scales, choose, completed, data_of, sparse_input
 from trainer.metrics import measured
 from trainer.network_closed_form import closed_layers, trained_part
-from trainer.network_types import NetworkSpec
+from trainer.network_types import LayerSpec, NetworkSpec
 from trainer.pace import EarlyStopping, metric_k, pace_of
 from trainer.predict import Ready
 from trainer.settings import TrainSettings
@@ -66,22 +68,24 @@ def train_to_its_end(
     again: TrainingData | None = None,
     stopping: EarlyStopping | None = None,
     checkpoints: Checkpoints | None = None,
+    attributes: SparseDataset | None = None,
 ) -> Trained:
     """Train `spec` (shapes resolved) as `train` does, and fit what is to be fitted in closed form. Where the network
     states `EarlyStopping`, or `stopping` is given in its place, its metric is measured after every epoch on
     `validation`, which must not be trained on; without one, a share of each sample's features is taken out of `data`
     for it, unless no sample has enough of them: then every epoch is trained. With `Refit` it is in the end trained anew
-    on all of `data`; where validation is given, on `again`, if it is.
+    on all of `data`; where validation is given, on `again`, if it is. `attributes` (items × attributes) are those that
+    profiles among `data` were made of; they are made anew of what is left to train on.
     """
     pace = pace_of(spec.training, settings)
     rule = stopping or pace.stopping
     part = trained_part(spec)
-    if rule is not None and validation is None and not can_hold_out(next(iter(data.inputs.values()))):
+    if rule is not None and validation is None and not can_hold_out(data.targets[spec.output.name]):
         rule = None
     refits, rest = rule is not None and rule.refit and (validation is None or again is not None), data
     if rule is not None and validation is None and (pace.epochs or part is not spec):
-        rest, validation = _taken_out(data, rule.validation, settings.seed)
-    stages = _Stages(settings, mesh, tell, checkpoints)
+        rest, validation = _taken_out(spec, data, attributes, share=rule.validation, seed=settings.seed)
+    stages = _Stages(settings, mesh, tell, checkpoints, attributes)
     in_the_end = (again or data) if refits else None
     found = stages.trained(part, data_of(part, rest), rule, validation, refits=refits) if part.layers else None
     fits: tuple[Fit, ...] = ()
@@ -111,6 +115,7 @@ class _Stages:
     mesh: Mesh
     tell: Callable[[EpochReport], None]
     checkpoints: Checkpoints | None
+    attributes: SparseDataset | None
 
     def trained(
         self,
@@ -126,7 +131,9 @@ class _Stages:
         if rule is None or validation is None or pace.epochs == 0:
             state = train(spec, data, settings, mesh=mesh, tell=self.tell, checkpoints=self.checkpoints)
             return Trained(state, pace.epochs)
-        measure = measure_of(spec, mesh, validation, metric=rule.metric, batch_size=pace.batch_size)
+        measure = measure_of(
+            spec, mesh, validation, metric=rule.metric, batch_size=pace.batch_size, attributes=self.attributes
+        )
         about = (digest_of(validation.known) + digest_of(validation.wanted)).hex()
         stopper = Stopper(replace(rule, refit=refits), measure, about=about)
         state = train(spec, data, settings, mesh=mesh, tell=self.tell, checkpoints=self.checkpoints, stopper=stopper)
@@ -150,7 +157,7 @@ class _Stages:
         validation: HeldOut | None,
     ) -> tuple[TrainState, tuple[Fit, ...]]:
         """With the layers that are fitted in closed form to `data`, and what was chosen for them."""
-        judge = None if validation is None else Judge.of(validation, (rule or EarlyStopping()).metric)
+        judge = None if validation is None else Judge.of(validation, (rule or EarlyStopping()).metric, self.attributes)
         forms = {
             layer.name: choose(layer, sparse_input(data, layer.sources[0]), judge) for layer in closed_layers(spec)
         }
@@ -160,7 +167,15 @@ class _Stages:
         return best_scales(spec, state, forms, self.mesh, judge, batch_size=size)
 
 
-def measure_of(spec: NetworkSpec, mesh: Mesh, validation: HeldOut, *, metric: str, batch_size: int) -> Measure:
+def measure_of(
+    spec: NetworkSpec,
+    mesh: Mesh,
+    validation: HeldOut,
+    *,
+    metric: str,
+    batch_size: int,
+    attributes: SparseDataset | None = None,
+) -> Measure:
     """The mean of `metric` over the validation samples that have something wanted, or over some thousand of them."""
     k = metric_k(metric)
     if k is None:
@@ -170,21 +185,35 @@ def measure_of(spec: NetworkSpec, mesh: Mesh, validation: HeldOut, *, metric: st
     live = known.width if known.features is None else len(known.features)
 
     def measure(state: TrainState) -> float:
-        ready = Ready(spec, state.params, mesh, state.statistics)
+        ready = Ready(spec, state.params, mesh, state.statistics, attributes=attributes)
         lists = NetworkRecommender(ready, live, batch_size).best(known, k=k)
         return measured(lists, wanted, known, live=live, ks=(k,)).means()[metric]
 
     return measure
 
 
-def _taken_out(data: TrainingData, share: float, seed: int) -> tuple[TrainingData, HeldOut]:
-    """What is left to train on, and what is kept from it for validation."""
-    whole = next(iter(data.inputs.values()))
-    if not isinstance(whole, SparseDataset) or any(
-        one is not whole for one in (*data.inputs.values(), *data.targets.values())
-    ):
+def _taken_out(
+    spec: NetworkSpec, data: TrainingData, attributes: SparseDataset | None, *, share: float, seed: int
+) -> tuple[TrainingData, HeldOut]:
+    """What is left to train on, and what is kept from it for validation: features of what is recommended. Profiles are
+    made anew, so that they do not tell of what is kept.
+    """
+    whole = data.targets[spec.output.name]
+    given = {**data.inputs, **data.targets}
+    others = [layer for layer in (*spec.inputs, *spec.outputs) if given[layer.name] is not whole]
+    if not isinstance(whole, SparseDataset) or (others and (attributes is None or not all(map(_is_profile, others)))):
         raise InputError(
-            "EarlyStopping: features can be kept from training only where every layer has the same sparse dataset"
+            "EarlyStopping: features can be kept from training only where every layer has the same sparse dataset, or "
+            "profiles made of it"
         )
     rest, validation = hold_out_features(whole, share=share, seed=seed)
-    return TrainingData(dict.fromkeys(data.inputs, rest), dict.fromkeys(data.targets, rest)), validation
+    profiles = layer_datasets(others, rest, attributes)
+
+    def left(role: Mapping[str, Dataset]) -> dict[str, Dataset]:
+        return {name: rest if one is whole else profiles[spec.layer(name).dataset] for name, one in role.items()}
+
+    return TrainingData(left(data.inputs), left(data.targets)), validation
+
+
+def _is_profile(layer: LayerSpec) -> bool:
+    return wants_attributes([layer])

@@ -3,6 +3,7 @@
 TrainerError                 1   training or writing went wrong
 ├── NonFiniteError           1   the loss stopped being a number
 ├── DevicesMissing           1   fewer devices than were promised
+├── Interrupted             75   asked to end before it was done: saved, to be begun again
 └── InputError               2   what the user gave cannot be used; nothing was computed
     ├── DataError            2   names file and line
     ├── NetworkError         2   names file and JSON path
@@ -32,6 +33,13 @@ class NonFiniteError(TrainerError):
 
 class DevicesMissing(TrainerError):
     """JAX sees fewer devices than the run was promised."""
+
+
+class Interrupted(TrainerError):
+    """The training was asked to end and has left a checkpoint; begun again, it goes on from there."""
+
+    exit_status = 75
+    """The system's own number for "try again later" (EX_TEMPFAIL)."""
 
 
 class InputError(TrainerError):

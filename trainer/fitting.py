@@ -10,6 +10,7 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 
 from trainer.closed_form import ClosedForm
+from trainer.content import layer_datasets
 from trainer.data.split import HeldOut
 from trainer.data.validation import at_most
 from trainer.errors import InputError, NetworkError
@@ -58,11 +59,13 @@ class Judge:
 
     validation: HeldOut
     metric: str = "ndcg@100"
+    attributes: SparseDataset | None = None
+    """Items × attributes, where Input layers want profiles."""
 
     @classmethod
-    def of(cls, validation: HeldOut, metric: str) -> "Judge":
+    def of(cls, validation: HeldOut, metric: str, attributes: SparseDataset | None = None) -> "Judge":
         """By at most a thousand of the validation samples."""
-        return cls(at_most(validation, _MOST_ASKED), metric)
+        return cls(at_most(validation, _MOST_ASKED), metric, attributes)
 
     @property
     def live(self) -> int:
@@ -130,6 +133,13 @@ def completed(
     connections = tuple(learnt[one.source.name, one.target.name] for one in spec.connections)
     weights = replace(before, connections=connections)
     return create_state(spec, settings, mesh, weights=weights, steps=1)._replace(opt_state={})
+
+
+def training_data(spec: NetworkSpec, both: SparseDataset, attributes: SparseDataset | None = None) -> TrainingData:
+    """One dataset as every layer's input and target, or what is made of it where a layer wants attributes."""
+    found = layer_datasets((*spec.inputs, *spec.outputs), both, attributes)
+    inputs, targets = ({layer.name: found[layer.dataset] for layer in role} for role in (spec.inputs, spec.outputs))
+    return TrainingData(inputs, targets)
 
 
 def data_of(spec: NetworkSpec, data: TrainingData) -> TrainingData:
@@ -204,7 +214,8 @@ def sparse_input(data: TrainingData, name: str) -> SparseDataset:
 
 
 def _recommender(spec: NetworkSpec, state: TrainState, mesh: Mesh, judge: Judge, batch_size: int) -> NetworkRecommender:
-    return NetworkRecommender(Ready(spec, state.params, mesh, state.statistics), judge.live, batch_size)
+    ready = Ready(spec, state.params, mesh, state.statistics, attributes=judge.attributes)
+    return NetworkRecommender(ready, judge.live, batch_size)
 
 
 def _stated(layer: LayerSpec) -> ClosedForm:

@@ -6,7 +6,7 @@ and when is decided here.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +17,26 @@ from jax.sharding import PartitionSpec as P
 from trainer.activations import activate
 from trainer.blockwise import (
     Entries,
+    OutputPass,
     Part,
+    Update,
     added,
+    by_source,
+    candidate_rows,
     entries_of,
     in_turn,
-    kept_rows,
     log_total_over,
     placed,
     returned,
+    set_apart,
     sliced,
     taken,
     targets_of,
+    weighted,
 )
 from trainer.deal import blocks_of, deal_of
 from trainer.dense import DenseBatch
+from trainer.gram import GramPass, is_by_gram
 from trainer.layers import Corruption, entry_pieces, limit_weights, matmul
 from trainer.loss_rules import Terms
 from trainer.losses import (
@@ -46,32 +52,11 @@ from trainer.losses import (
 )
 from trainer.model import Batches, Targets, corruption_of
 from trainer.network_names import takes_logits
-from trainer.network_types import LayerSpec, NetworkSpec
+from trainer.network_types import ErrorFunction, LayerSpec, NetworkSpec
 from trainer.optimizer import Rates, regularization
+from trainer.pairwise import pair_losses
 from trainer.sharding import batch_specs, tree_specs
 from trainer.sparse import SampledBatch, SparseBatch
-
-
-class Update(NamedTuple):
-    """What decides about an update besides the gradient."""
-
-    rate_scale: jax.Array
-    """Factor of the learning rate."""
-    before: jax.Array
-    """Summed loss of the batch at other layers."""
-    limit: jax.Array
-    """Summed loss above which the batch is left out."""
-
-
-class OutputPass(NamedTuple):
-    """What a pass over an Output layer has found."""
-
-    part: Part
-    losses: jax.Array
-    """[batch], the layer's weight and the samples' included."""
-    deltas: tuple[jax.Array, ...]
-    """By source, [batch, units]."""
-    regularization: jax.Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +143,11 @@ class Blocks:
         whole = P("data", None)
         of_part = Part(*tree_specs(tuple(part)))
         of_pass: tuple[Any, ...] = (of_part, P("data"), whole, P())
+        of_device = self._sampled if isinstance(targets, SampledBatch) else self._output
+        if is_by_gram(layer):
+            of_device = GramPass(self.spec, self.mesh, self.optimizer, self.rates)
         found = jax.shard_map(
-            partial(self._sampled if isinstance(targets, SampledBatch) else self._output, layer),
+            partial(of_device, layer),
             in_specs=(of_part, whole, of_targets, P("data"), P()),
             out_specs=OutputPass(*of_pass),
             check_vma=False,
@@ -200,7 +188,7 @@ class Blocks:
     ) -> OutputPass:
         """The part of one device."""
         blocks = blocks_of(layer, self.mesh.shape["model"])
-        cotangent, counted = _weighted(layer, targets, cotangent)
+        cotangent, counted = weighted(layer, targets, cotangent)
         rows = jax.tree.leaves(part.params)[0].shape[0]
         size, deal = rows // blocks, deal_of(layer, self.mesh.shape["model"])
         whole = Shard(jax.lax.axis_index("model") * rows, layer.width, "model", deal)
@@ -209,7 +197,8 @@ class Blocks:
             return replace(whole, first=whole.first + block * size)
 
         def logits_of(block: jax.Array | int) -> tuple[jax.Array, Shard]:
-            return self._sums(sliced(part.params, part.params, block, size), sources), shard_at(block)
+            sums = self._sums(sliced(part.params, part.params, block, size), sources)
+            return sums / layer.contrast.temperature, shard_at(block)
 
         loss, log_total = loss_spec(self.spec, layer), jnp.zeros((len(cotangent), 1), jnp.float32)
         if is_multinomial(loss):
@@ -246,26 +235,24 @@ class Blocks:
     ) -> OutputPass:
         """The part of one device, of whose rows only those of the candidates are read and written."""
         entries, slots = flat(targets.entries), targets.candidates.size
-        cotangent, counted = _weighted(layer, entries, cotangent)
-        rows, device = jax.tree.leaves(part.params)[0].shape[0], jax.lax.axis_index("model")
-        shard = Shard(device * slots, slots * self.mesh.shape["model"], "model")
-        local = targets.candidates.reshape(-1) - device * rows
-        local = jnp.where((local >= 0) & (local < rows), local, rows)
+        cotangent, counted = weighted(layer, entries, cotangent)
+        local = candidate_rows(targets, jax.tree.leaves(part.params)[0].shape[0])
+        shard = Shard(jax.lax.axis_index("model") * slots, slots * self.mesh.shape["model"], "model")
         here = Part(*taken(tuple(part), local))
         slot, others = shard.column(entries.indices, slots), shard.column(targets.negatives.reshape(-1), slots)
 
         def sums(params: Any, sources: tuple[jax.Array, ...]) -> Sampled:
             stored, of_others = jnp.zeros(slot.shape, jnp.float32), taken(params, others)
-            for own, values in zip(params["outputs"].values(), sources, strict=True):
+            for own, values in zip(by_source(params), sources, strict=True):
                 given = values.at[entries.rows].get(mode="fill", fill_value=0.0)
                 row, bias = taken((own["kernel"], own["bias"]), slot)
                 stored = stored + (given * row).sum(axis=1) + bias
             return Sampled(stored, self._sums(of_others, sources))
 
         logits, back = jax.vjp(sums, here.params, sources)
-        loss, delta = sampled_losses(
-            loss_spec(self.spec, layer), logits, targets, shard=shard, ignore_zero=layer.ignore_zero
-        )
+        spec = loss_spec(self.spec, layer)
+        losses_of = pair_losses if spec.loss is ErrorFunction.PAIRWISE else sampled_losses
+        loss, delta = losses_of(spec, logits, targets, shard=shard, ignore_zero=layer.ignore_zero)
         of_entries = cotangent.at[entries.rows].get(mode="fill", fill_value=0.0)
         grads, deltas = back(Sampled(delta.stored * of_entries, delta.others * cotangent[:, None]))
         losses = loss * counted
@@ -282,7 +269,7 @@ class Blocks:
     def _sums(self, params: Any, sources: tuple[jax.Array, ...]) -> jax.Array:
         products: list[jax.Array] = [
             matmul(values, own["kernel"], transposed=True, bfloat16=self.spec.bfloat16) + own["bias"][None, :]
-            for own, values in zip(params["outputs"].values(), sources, strict=True)
+            for own, values in zip(by_source(params), sources, strict=True)
         ]
         return sum(products[1:], start=products[0])
 
@@ -297,7 +284,9 @@ class Blocks:
         if takes_logits(loss.loss, loss.activation):
             terms = unit_losses(loss, logits, targets, known, shard=shard, ignore_zero=layer.ignore_zero)
             return terms, terms.delta
-        values, back = jax.vjp(lambda sums: activate(layer, sums), logits)
+        # All columns of a block count here; which hold a unit is known to the loss.
+        block = replace(layer, shape=(logits.shape[1],))
+        values, back = jax.vjp(lambda sums: activate(block, sums), logits)
         terms = unit_losses(loss, values, targets, known, shard=shard, ignore_zero=layer.ignore_zero)
         return terms, back(terms.delta)[0]
 
@@ -359,12 +348,9 @@ class Blocks:
         return self.rates.is_local and self.mesh.shape["data"] == 1
 
     def _updated(self, here: Part, grads: Any, left_out: jax.Array, rate_scale: jax.Array, longest: float) -> Part:
-        """A block after its update, or as it was but for the numbers. It must stand by itself before any of it is
-        written: read where it is written, the compiler would keep a copy of the whole matrix for every block. Its CPU
-        backend drops barriers, but leaves branches alone; on a GPU a branch would wait for the host.
-        """
+        """A block after its update, or as it was but for the numbers, to be written."""
 
-        def changed(here: Part, grads: Any) -> Part:
+        def changed(here: Part) -> Part:
             updates, opt_state = self.optimizer.update(grads, here.opt_state, here.params, rate_scale=rate_scale)
             params = jax.tree.map(jnp.add, here.params, updates)
             if longest > 0:
@@ -373,16 +359,4 @@ class Blocks:
                 )
             return Part(params, opt_state)
 
-        def by_branch(here: Part, grads: Any) -> Part:
-            return jax.lax.cond(left_out, lambda here, _: here, changed, here, grads)
-
-        def by_barrier(here: Part, grads: Any) -> Part:
-            return Part(*jax.lax.optimization_barrier(tuple(kept_rows(left_out, here, changed(here, grads)))))
-
-        return jax.lax.platform_dependent(here, grads, cpu=by_branch, default=by_barrier)
-
-
-def _weighted(layer: LayerSpec, targets: SparseBatch | DenseBatch, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The cotangents of samples, and how much their losses count, [batch] each, by their weights."""
-    counted = targets.sample_mask * layer.loss_weight
-    return (cotangent, counted) if targets.weights is None else (cotangent * targets.weights, counted * targets.weights)
+        return set_apart(left_out, here, changed)

@@ -1,5 +1,5 @@
 """Host arrays to the devices of all processes and back, and what these tell each other. With a single process nothing
-passes. Every function but `placed` and `is_first` must be called by all of them, in the same order.
+passes. Every function but `placed`, `shares_placed` and `is_first` must be called by all of them, in the same order.
 """
 
 import hashlib
@@ -96,6 +96,11 @@ def placed(tree: Tree, sharding: Any) -> Tree:
     if isinstance(sharding, NamedSharding):
         return jax.tree.map(lambda array: place(array, sharding), tree)
     return jax.tree.map(place, tree, sharding)
+
+
+def shares_placed(tree: Tree, shardings: Any) -> Tree:
+    """Arrays of which every process holds what its devices are to have, as much as every other, on the devices."""
+    return jax.tree.map(lambda array, one: jax.make_array_from_process_local_data(one, array), tree, shardings)
 
 
 def gathered(tree: Any) -> Any:

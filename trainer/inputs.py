@@ -10,14 +10,23 @@ from typing import Any
 from trainer.attach import attached, resolve
 from trainer.content import layer_datasets, wants_attributes
 from trainer.data.attributes import ATTRIBUTE_FILES, attribute_tables, read_attributes
-from trainer.data.load import LoadedData, load_data
+from trainer.data.load import LoadedData
 from trainer.data.split import hold_out
-from trainer.errors import DataError
-from trainer.network import parameter_count, read_network
-from trainer.network_types import LayerKind, NetworkSpec
-from trainer.pace import pace_of
+from trainer.data.weighing import Weighing, load_weighed
+from trainer.errors import DataError, NetworkError
+from trainer.network import network_of, parameter_count, read_tree
+from trainer.network_types import AUTO, LayerKind, NetworkSpec
+from trainer.pace import AUTO_BATCH, pace_of
+from trainer.ranges import closed, corners, is_open, open_values
 from trainer.settings import TrainSettings
 from trainer.sparse import FeatureIndex, SparseDataset
+
+_STATED = {
+    "batch_size": "$.training.batchsize",
+    "epochs": "$.training.epochs",
+    "learning_rate": "$.optimizer.learningrate",
+}
+"""Settings, and where a network may leave open what they say, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +47,9 @@ class Inputs:
 
 
 def prepare(network: NetworkSpec, data: Path, settings: TrainSettings) -> Inputs:
-    """Load `data`, split it as the settings say and give the network its widths."""
-    loaded = load_data(data)
+    """Load `data`, weigh and split it as the settings say and give the network its widths."""
+    weighing = Weighing(settings.analog, settings.min_rating, settings.half_life_days)
+    loaded = load_weighed(data, weighing)
     whole = loaded.dataset
     layers = (*network.inputs, *network.outputs)
     attributes = attributes_of(data, loaded.features) if wants_attributes(layers) else None
@@ -77,18 +87,69 @@ def fitted(
     return spec
 
 
-def check(network: Path, data: Path) -> dict[str, Any]:
-    """Counts of samples, features, interactions and parameters, if network and data fit each other; and how the network
-    is trained where settings do not say.
+def read_candidates(network: Path, settings: TrainSettings) -> tuple[NetworkSpec, ...]:
+    """The network of a file; where trials are wanted of what it leaves open, those with values at their ends, the first
+    one with all at their first. `NetworkError` where it leaves open what it should not.
     """
-    inputs = prepare(read_network(network), data, TrainSettings())
+    root = read_tree(network)
+    if settings.tune_trials:
+        opened = open_values(root)
+        paths = {one.path.lower(): one.path for one in opened}
+        for name, path in _STATED.items():
+            if path in paths and getattr(settings, name) is not None:
+                raise NetworkError(f"is left open, but the settings say {name}; one of both is wanted", paths[path])
+        return tuple(network_of(closed(root, values)) for values in corners(opened))
+    if is_open(root):
+        path = open_values(root)[0].path
+        raise NetworkError(
+            "the value is left open: say how many combinations to try (tune_trials), or write one", path, str(network)
+        )
+    return (network_of(root),)
+
+
+def read_widest(network: Path) -> NetworkSpec:
+    """The network of a file; of one that leaves values open, that with the most units among its ends."""
+    trials = int(is_open(read_tree(network)))
+    candidates = read_candidates(network, TrainSettings(tune_trials=trials))
+    return max(candidates, key=lambda one: sum(layer.width for layer in one.layers if layer.shape is not AUTO))
+
+
+def without_open(network: Path, settings: TrainSettings) -> TrainSettings:
+    """The settings without those that stand for what the network leaves open."""
+    paths = {one.path.lower() for one in open_values(read_tree(network))}
+    return settings.model_copy(update={name: None for name, path in _STATED.items() if path in paths})
+
+
+def check(network: Path, data: Path | None, settings: TrainSettings | None = None) -> dict[str, Any]:
+    """Counts of samples, features, interactions and parameters, if network, data and settings fit each other; and how
+    the network is trained where settings do not say. Of a network with open values all ends must fit; the most
+    parameters count, and else what it is with all values at their first ends. What only data
+    could tell is `None` without them.
+    """
+    settings = settings or TrainSettings()
+    first, *others = read_candidates(network, settings)
+    if data is None:
+        return _check_alone(first)
+    inputs = prepare(first, data, settings)
     whole, pace = inputs.loaded.dataset, pace_of(inputs.spec.training, TrainSettings())
+    specs = [inputs.spec, *(fitted(other, whole, data, inputs.attributes) for other in others)]
     return {
         "samples": whole.samples,
         "features": len(inputs.features),
         "nnz": whole.nnz,
-        "parameters": parameter_count(inputs.spec),
+        "parameters": max(map(parameter_count, specs)),
         "batch_size": pace.batch_size,
+        "epochs": pace.epochs,
+        "early_stopping": pace.stopping and asdict(pace.stopping),
+    }
+
+
+def _check_alone(spec: NetworkSpec) -> dict[str, Any]:
+    stated = spec.training
+    pace = pace_of(stated, TrainSettings())
+    return {
+        **dict.fromkeys(("samples", "features", "nnz", "parameters")),
+        "batch_size": None if stated.batch_size == AUTO_BATCH else pace.batch_size,
         "epochs": pace.epochs,
         "early_stopping": pace.stopping and asdict(pace.stopping),
     }

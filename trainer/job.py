@@ -14,39 +14,46 @@ from trainer.content import layer_datasets
 from trainer.data.features import write_index
 from trainer.data.netcdf import write_dataset
 from trainer.ending import train_to_its_end
-from trainer.errors import TrainerError
+from trainer.errors import Interrupted, TrainerError
 from trainer.evaluate import evaluate
+from trainer.fitting import training_data
 from trainer.hosts import first_alone, is_first
-from trainer.inputs import Inputs, prepare
-from trainer.network import parameter_count, read_network
+from trainer.inputs import Inputs, prepare, read_candidates, without_open
+from trainer.meshing import mesh_for
+from trainer.network import parameter_count
 from trainer.network_file import write_network
-from trainer.network_types import NetworkSpec
 from trainer.pace import pace_of
 from trainer.predict import Ready, question_of, ranked, write_recommendations
 from trainer.rundir import RunDirectory, State, Status
 from trainer.settings import JobSpec, TrainSettings
-from trainer.sharding import make_mesh
-from trainer.sparse import FeatureIndex, SparseDataset
+from trainer.sparse import FeatureIndex
 from trainer.state import weights_of
 from trainer.stopping import Judged
-from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices
+from trainer.train import Checkpoints, EpochReport, find_devices
+from trainer.tuning import tuned
 
 Say = Callable[[str], None]
 
-_CHECKPOINT_SECONDS = 60.0
-"""A machine that is lost costs no more than about this."""
 
-
-def run_job(directory: RunDirectory, *, say: Say) -> None:
+def run_job(directory: RunDirectory, *, say: Say, asked_to_end: Callable[[], bool] = lambda: False) -> None:
     """Do what `spec.json` asks: convert, train, measure, recommend; every result lies in the directory. Several
-    processes do it together, and the first one writes.
+    processes do it together, and the first one writes. A training that is `asked_to_end` saves and raises
+    `Interrupted`; begun again in the same directory, it goes on.
     """
     directory.write_status(Status(State.STARTING))
     job = JobSpec.read(directory.spec)
-    inputs = prepare(read_network(directory.path / job.network), directory.path / job.data, job.settings)
-    mesh = make_mesh(job.settings.data_shards, find_devices(job.min_devices))
+    network, settings = directory.path / job.network, job.settings
+    if settings.tune_trials:
+        settings = without_open(network, settings)
+    inputs = prepare(read_candidates(network, settings)[0], directory.path / job.data, settings)
+    devices = find_devices(job.min_devices)
+    if settings.tune_trials:
+        directory.write_status(Status(State.TUNING))
+        mesh, _ = mesh_for(inputs.spec, settings, inputs.training.samples, devices)
+        inputs = tuned(inputs, network, job, directory, mesh=mesh, say=say, asked_to_end=asked_to_end)
+    mesh, why = mesh_for(inputs.spec, settings, inputs.training.samples, devices)
     first_alone(lambda: _write_inputs(directory, inputs))
-    say(_opening(inputs, mesh))
+    say(_opening(inputs, mesh) + (f": {why}" if why else ""))
 
     def on_epoch(report: EpochReport) -> None:
         say(epoch_text(report))
@@ -61,10 +68,11 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
         trained = train_to_its_end(
             inputs.spec,
             training_data(inputs.spec, inputs.training, inputs.attributes),
-            job.settings,
+            settings,
             mesh=mesh,
             tell=on_epoch,
-            checkpoints=Checkpoints(directory.checkpoints, seconds=_CHECKPOINT_SECONDS),
+            checkpoints=Checkpoints(directory.checkpoints, seconds=job.checkpoint_seconds, asked_to_end=asked_to_end),
+            attributes=inputs.attributes,
         )
     directory.report(0, "compilations", compiled.count)
     say(f"training step {compiled}")
@@ -75,15 +83,8 @@ def run_job(directory: RunDirectory, *, say: Say) -> None:
     epochs, judged = trained.epochs, _judged(trained.judged)
     directory.write_status(Status(State.PREDICTING, epochs, epochs, **judged))
     ready = Ready(inputs.spec, trained.state.params, mesh, trained.state.statistics, attributes=inputs.attributes)
-    _measure_and_recommend(directory, inputs, ready, settings=job.settings, say=say)
+    _measure_and_recommend(directory, inputs, ready, settings=settings, say=say)
     directory.write_status(Status(State.DONE, epochs, epochs, **judged))
-
-
-def training_data(spec: NetworkSpec, both: SparseDataset, attributes: SparseDataset | None = None) -> TrainingData:
-    """One dataset as every layer's input and target, or what is made of it where a layer wants attributes."""
-    found = layer_datasets((*spec.inputs, *spec.outputs), both, attributes)
-    inputs, targets = ({layer.name: found[layer.dataset] for layer in role} for role in (spec.inputs, spec.outputs))
-    return TrainingData(inputs, targets)
 
 
 def epoch_text(report: EpochReport) -> str:
@@ -97,8 +98,8 @@ def epoch_text(report: EpochReport) -> str:
 
 
 def fail(directory: RunDirectory, error: TrainerError) -> None:
-    """Leave word of a failure."""
-    directory.write_status(Status(State.FAILED))
+    """Leave word of a failure, or of an end that was asked for."""
+    directory.write_status(Status(State.INTERRUPTED if isinstance(error, Interrupted) else State.FAILED))
     directory.write_exit(error.exit_status)
 
 

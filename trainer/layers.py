@@ -250,6 +250,21 @@ def limit_weights(kernel: jax.Array, *, length: float, by_output: bool) -> jax.A
     return jnp.where(longest > length, kernel * (length / jnp.maximum(longest, 1e-30)), kernel)
 
 
+def of_length_one(values: jax.Array) -> jax.Array:
+    """Each sample's `values`, [batch, units], scaled to length 1; what is 0 stays 0."""
+    return values / jnp.sqrt(jnp.maximum(jnp.square(values).sum(axis=1, keepdims=True), 1e-12))
+
+
+def stored_features(batch: SparseBatch) -> jax.Array:
+    """How many features are stored of each sample, [batch]."""
+
+    def of_shard(batch: SparseBatch) -> jax.Array:
+        ones = jnp.ones(batch.rows.size, jnp.float32)
+        return over_parts(jax.ops.segment_sum(ones, batch.rows.reshape(-1), len(batch.sample_mask)), batch)
+
+    return jax.shard_map(of_shard, in_specs=(batch_specs(batch),), out_specs=P("data"), check_vma=False)(batch)
+
+
 def without_diagonal(matrix: jax.Array) -> jax.Array:
     """A matrix of features in their order, those that lead to themselves at 0."""
     row, column = (jax.lax.broadcasted_iota(jnp.int32, matrix.shape, axis) for axis in (0, 1))
@@ -309,3 +324,23 @@ def _dealt_kernel(init: WeightInit, rng: jax.Array, rows: Deal, *, columns: int,
 
 def _initial_bias(init: WeightInit, units: Deal) -> jax.Array:
     return jnp.where(units.unit(jnp.arange(units.stored)) < units.units, jnp.float32(init.bias), 0.0)
+
+
+@jax.custom_vjp
+def scale_gradient(values: jax.Array, factor: float) -> jax.Array:
+    """`values` (any shape) as they are; their gradient is multiplied by `factor`: of a matrix used n times DSSTNE takes
+    the mean (spec 5.5).
+    """
+    del factor
+    return values
+
+
+def _scale_forward(values: jax.Array, factor: float) -> tuple[jax.Array, float]:
+    return values, factor
+
+
+def _scale_backward(factor: float, gradient: jax.Array) -> tuple[jax.Array, None]:
+    return gradient * factor, None
+
+
+scale_gradient.defvjp(_scale_forward, _scale_backward)

@@ -32,6 +32,8 @@ class Target(NamedTuple):
     """1 / stored features of the sample."""
     mass: jax.Array
     """SoftMax: sum of the sample's values."""
+    absent: jax.Array
+    """1 / features that the sample has not stored, or the negatives stand for."""
 
 
 _Part = Callable[[jax.Array, Target], Terms]
@@ -166,6 +168,21 @@ def _marginal_multinomial(marginal: MarginalScale) -> Rule:
         return _where(jnp.exp(log_a) < marginal.one_target, terms, nothing(log_a, target))
 
     return Rule(zero, stored, dense, softmax=True)
+
+
+def cosine_contrastive(margin: float) -> Rule:
+    """The mean of 1 - a over stored units, each times its value, and that of max(0, a - margin) over the others (Mao et
+    al. 2021, where a is a cosine).
+    """
+
+    def zero(a: jax.Array, target: Target) -> Terms:
+        beyond = a - margin
+        return scaled(Terms(jnp.maximum(beyond, 0.0), jnp.where(beyond > 0.0, 1.0, 0.0)), target.absent)
+
+    def stored(a: jax.Array, target: Target) -> Terms:
+        return scaled(Terms(1.0 - a, -jnp.ones_like(a)), target.value * target.share)
+
+    return Rule(zero, stored, stored)
 
 
 def _absent(logits: jax.Array, _: Target) -> Terms:

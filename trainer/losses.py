@@ -6,7 +6,7 @@ Every function here sees one shard of the units and the part of the batch that b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from trainer.deal import IN_ORDER, Deal
 from trainer.dense import DenseBatch
-from trainer.loss_rules import RULES, Rule, Target, Terms, nothing, scaled
+from trainer.loss_parameters import PLAIN, Contrast
+from trainer.loss_rules import RULES, Rule, Target, Terms, cosine_contrastive, nothing, scaled
 from trainer.network_names import takes_logits, why_not_output, why_not_target
 from trainer.network_types import (
     Activation,
@@ -28,6 +29,9 @@ from trainer.network_types import (
 from trainer.sharding import over_parts
 from trainer.sparse import SampledBatch, SparseBatch
 
+_FEWEST = 1e-6
+"""Units that negatives stand for, where all of them are targets of the sample."""
+
 
 @dataclass(frozen=True, slots=True)
 class LossSpec:
@@ -39,6 +43,7 @@ class LossSpec:
     boost: DeltaBoost
     negative_weight: float = 1.0
     """Factor of loss and delta of units that sparse targets do not store."""
+    contrast: Contrast = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ class Shard:
 def loss_spec(spec: NetworkSpec, layer: LayerSpec) -> LossSpec:
     """What an Output layer is trained for; a Pooling one counts as Linear."""
     activation = Activation.LINEAR if layer.type is LayerType.POOLING else layer.activation
-    return LossSpec(spec.loss_of(layer), activation, spec.marginal, spec.delta_boost, layer.negative_weight)
+    loss, weight = spec.loss_of(layer), layer.negative_weight
+    return LossSpec(loss, activation, spec.marginal, spec.delta_boost, weight, layer.contrast)
 
 
 def sample_losses(
@@ -97,7 +103,9 @@ def sample_losses(
         return forward(values, targets)[0]
 
     def forward(values: jax.Array, targets: SparseBatch | DenseBatch) -> tuple[jax.Array, jax.Array]:
-        log_total = log_total_of(values, shard=shard) if is_multinomial(spec) else jnp.zeros((values.shape[0], 1))
+        log_total = jnp.zeros((values.shape[0], 1))
+        if is_multinomial(spec):
+            log_total = log_total_of(values / spec.contrast.temperature, shard=shard)
         known = known_of(spec, targets, log_total, shard=shard)
         terms = unit_losses(spec, values, targets, known, shard=shard, ignore_zero=ignore_zero)
         total = _sum_over(terms.loss, shard.axis)
@@ -115,6 +123,8 @@ def sample_losses(
 def _refuse_misfits(spec: LossSpec, targets: SparseBatch | DenseBatch) -> None:
     sparse = isinstance(targets, SparseBatch)
     problem = why_not_output(spec.loss, spec.activation) or why_not_target(spec.loss, sparse=sparse)
+    if spec.loss is ErrorFunction.PAIRWISE:
+        problem = "BPR is of pairs, which only a sampled Output has"
     if problem is not None:
         raise ValueError(problem)
 
@@ -126,8 +136,10 @@ class Known(NamedTuple):
     """1 / stored features."""
     mass: jax.Array
     """SoftMax: sum of the target's values."""
+    absent: jax.Array
+    """1 / features that are not stored."""
     log_total: jax.Array
-    """SoftMax: logarithm of the sum of e^logit; else not used."""
+    """SoftMax: logarithm of the sum of e^logit, logits divided by its temperature; else not used."""
 
 
 def known_of(spec: LossSpec, targets: SparseBatch | DenseBatch, log_total: jax.Array, *, shard: Shard) -> Known:
@@ -135,7 +147,7 @@ def known_of(spec: LossSpec, targets: SparseBatch | DenseBatch, log_total: jax.A
     if isinstance(targets, DenseBatch):
         target = shard.kept(targets.values)
         mass = _sum_over(target.sum(axis=1, keepdims=True), shard.axis) if is_multinomial(spec) else log_total
-        return Known(jnp.ones_like(mass), mass, log_total)
+        return Known(jnp.ones_like(mass), mass, jnp.ones_like(mass), log_total)
     batch, rows = len(targets.sample_mask), targets.rows.reshape(-1)
     ones = shard.holds(targets.indices).astype(jnp.float32).reshape(-1)
     counts = over_parts(jax.ops.segment_sum(ones, rows, batch), targets)
@@ -144,7 +156,8 @@ def known_of(spec: LossSpec, targets: SparseBatch | DenseBatch, log_total: jax.A
         mass = counts * share if is_multinomial(spec) else counts
     else:
         mass = over_parts(jax.ops.segment_sum(targets.values.reshape(-1) * ones, rows, batch), targets)
-    return Known(share[:, None], mass[:, None], log_total)
+    absent = 1.0 / jnp.maximum(shard.width - counts, 1.0)
+    return Known(share[:, None], mass[:, None], absent[:, None], log_total)
 
 
 def unit_losses(
@@ -160,11 +173,15 @@ def unit_losses(
     `shard` and targets are as in `sample_losses`, but may be those of a block of units. Nothing crosses devices.
     """
     rule = _rule_of(spec)
+    if rule.softmax and spec.contrast.temperature != 1:
+        plain, temperature = replace(spec, contrast=PLAIN), spec.contrast.temperature
+        terms = unit_losses(plain, values / temperature, targets, known, shard=shard, ignore_zero=ignore_zero)
+        return terms._replace(delta=terms.delta / temperature)
     if rule.softmax:
         values = values - known.log_total
     if isinstance(targets, DenseBatch):
         target = shard.kept(targets.values)
-        terms = rule.dense(values, Target(target, target, known.mass))
+        terms = rule.dense(values, Target(target, target, known.mass, known.absent))
         return Terms(shard.kept(terms.loss).sum(axis=1), shard.kept(terms.delta))
     boost = _boost_of(spec, analog=targets.values is not None)
     zero = nothing if ignore_zero else _zero_of(spec, rule)
@@ -172,7 +189,7 @@ def unit_losses(
     column = shard.column(targets.indices, units)
     owned = column < units
     none = jnp.zeros((1, 1), jnp.float32)
-    everywhere = zero(values, Target(none, none, known.mass))
+    everywhere = zero(values, Target(none, none, known.mass, known.absent))
     at = values.at[targets.rows, column].get(mode="fill", fill_value=0.0)
     target = _stored_target(targets, known, owned, softmax=rule.softmax)
     stored = rule.stored(at, target)
@@ -204,10 +221,9 @@ def sampled_losses(
     """
     rule, entries = _rule_of(spec), flat(targets.entries)
     boost, (batch, columns) = _boost_of(spec, analog=entries.values is not None), logits.others.shape
-    first = jax.lax.axis_index("model") * columns
-    hit = jnp.where((targets.hits >= first) & (targets.hits < first + columns), targets.hits - first, columns)
-    times = jnp.broadcast_to(targets.weights.reshape(1, -1), logits.others.shape)
-    times = times.at[entries.rows, hit.reshape(-1)].set(0.0, mode="drop")
+    temperature = spec.contrast.temperature if rule.softmax else 1.0
+    logits = Sampled(*(one / temperature for one in logits))
+    times = times_of(targets, entries, columns)
     owned = shard.column(entries.indices, targets.candidates.size) < targets.candidates.size
     stored, others, log_total = *logits, jnp.zeros((batch, 1), jnp.float32)
     if rule.softmax:
@@ -216,12 +232,23 @@ def sampled_losses(
         others = others + jnp.log(times) - log_total
     known = known_of(spec, targets.entries, log_total, shard=shard)
     none = jnp.zeros((1, 1), jnp.float32)
-    zero = (nothing if ignore_zero else _zero_of(spec, rule))(others, Target(none, none, known.mass))
+    absent = 1.0 / jnp.maximum(jax.lax.psum(times.sum(axis=1, keepdims=True), "model"), _FEWEST)
+    zero = (nothing if ignore_zero else _zero_of(spec, rule))(others, Target(none, none, known.mass, absent))
     zero = zero if rule.softmax else scaled(zero, times)
     own = rule.stored(stored, _stored_target(entries, known, owned, softmax=rule.softmax))
     own = Terms(jnp.where(owned, own.loss, 0.0), jnp.where(owned, boost.one * own.delta, 0.0))
     loss = zero.loss.sum(axis=1) + jax.ops.segment_sum(own.loss, entries.rows, batch)
-    return loss, Sampled(own.delta, boost.zero * zero.delta)
+    return loss, Sampled(own.delta / temperature, boost.zero * zero.delta / temperature)
+
+
+def times_of(targets: SampledBatch, entries: SparseBatch, columns: int) -> jax.Array:
+    """How many units each of a device's own negatives stands for in each sample, [batch, negatives]; 0 where it is a
+    target of the sample. `entries` are the targets' `flat` ones.
+    """
+    first = jax.lax.axis_index("model") * columns
+    hit = jnp.where((targets.hits >= first) & (targets.hits < first + columns), targets.hits - first, columns)
+    times = jnp.broadcast_to(targets.weights.reshape(1, -1), (len(entries.sample_mask), columns))
+    return times.at[entries.rows, hit.reshape(-1)].set(0.0, mode="drop")
 
 
 def _sampled_total(stored: jax.Array, others: jax.Array, rows: jax.Array) -> jax.Array:
@@ -249,7 +276,7 @@ def _stored_target(targets: SparseBatch, known: Known, owned: jax.Array, *, soft
     value = targets.values
     if value is None:
         value = share if softmax else owned.astype(jnp.float32)
-    return Target(value, share, at(known.mass))
+    return Target(value, share, at(known.mass), at(known.absent))
 
 
 def _boost_of(spec: LossSpec, *, analog: bool) -> DeltaBoost:
@@ -287,5 +314,7 @@ def _zero_of(spec: LossSpec, rule: Rule) -> Callable[[jax.Array, Target], Terms]
 
 
 def _rule_of(spec: LossSpec) -> Rule:
+    if spec.loss is ErrorFunction.COSINE_CONTRASTIVE:
+        return cosine_contrastive(spec.contrast.margin)
     softmax = is_multinomial(spec)
     return RULES[spec.loss, softmax](spec.marginal)

@@ -16,8 +16,10 @@ from trainer.data.protocols import Split
 from trainer.ending import train_to_its_end
 from trainer.errors import DataError, NetworkError, SettingsError
 from trainer.evaluate import NetworkRecommender
+from trainer.fitting import training_data
 from trainer.inputs import attributes_of, fitted
-from trainer.job import Say, epoch_text, training_data
+from trainer.job import Say, epoch_text
+from trainer.meshing import mesh_for
 from trainer.metrics import KS, Measured, measured
 from trainer.network import read_network
 from trainer.network_file import read_network_file
@@ -27,7 +29,6 @@ from trainer.predict import Ready
 from trainer.recommends import Recommends
 from trainer.referees import NAMES, fit
 from trainer.settings import TrainSettings
-from trainer.sharding import make_mesh
 from trainer.sparse import SparseDataset, round_up
 from trainer.state import TrainState, create_state
 from trainer.train import find_devices
@@ -102,17 +103,19 @@ def _measured(recommender: Recommends, split: Split, wishes: Wishes) -> Measured
 
 
 def _network(network: Path, split: Split, settings: TrainSettings, wishes: Wishes, *, say: Say) -> Recommends:
-    mesh = make_mesh(settings.data_shards, find_devices())
+    devices, samples = find_devices(), split.training.samples
     if network.suffix == ".nc":
         stored, weights = read_network_file(network)
         _check_features(network, split)
         attributes = _attributes(stored, split, wishes)
         spec = fitted(stored, _as_wide(stored, split, network), network, attributes)
+        mesh, _ = mesh_for(spec, settings, samples, devices)
         state = create_state(spec, settings, mesh, weights=weights, steps=1)
     else:
         stated = read_network(network)
         attributes = _attributes(stated, split, wishes)
         spec = fitted(stated, split.training, network, attributes)
+        mesh, _ = mesh_for(spec, settings, samples, devices)
         state = _trained(spec, split, settings, mesh, _Means(attributes, wishes.metric, say))
     ready = Ready(spec, state.params, mesh, state.statistics, attributes=attributes)
     live = len(split.features) if spec.output.width == split.features.width else _trained_on(split)
@@ -142,6 +145,7 @@ def _trained(spec: NetworkSpec, split: Split, settings: TrainSettings, mesh: Mes
         validation=split.validation,
         stopping=stopping,
         again=None if whole is None else training_data(spec, whole, means.attributes),
+        attributes=means.attributes,
     )
     if trained.judged is not None or trained.fits:
         means.say(str(trained))

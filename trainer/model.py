@@ -27,6 +27,9 @@ from trainer.layers import (
     layout_of,
     limit_deltas,
     matmul,
+    of_length_one,
+    scale_gradient,
+    stored_features,
 )
 from trainer.network_types import (
     Activation,
@@ -126,12 +129,17 @@ class Network(nnx.Module):
                 said = self._compute(layer, batches, said, training)
         return said
 
+    def into(self, layer: LayerSpec) -> list[tuple[str, jax.Array, jax.Array]]:
+        """Source, kernel as `layout_of` has it and bias of every connection into a fully connected layer."""
+        leading = [pair for pair in enumerate(self.spec.connections) if pair[1].target.name == layer.name]
+        return [(one.source.name, self._kernel(number), self._bias(number, one)) for number, one in leading]
+
     def _read(self, layer: LayerSpec, batch: Batch, said: Forward, training: Training | None) -> None:
         if isinstance(batch, SparseBatch):
             return
         values = batch.values
         if layer.normalize:
-            values = values / jnp.sqrt(jnp.maximum(jnp.square(values).sum(axis=1, keepdims=True), 1e-12))
+            values = of_length_one(values)
         if training is not None and layer.dropout > 0:
             values = dropout(layer, values, self._kept(layer, values.shape, training))
         missing = deal_of(layer, self.shards).stored - values.shape[1]
@@ -149,6 +157,7 @@ class Network(nnx.Module):
         if is_wide(layer):
             sums = jax.lax.with_sharding_constraint(sums, P("data", "model"))
         output = sums if layer.type is LayerType.POOLING else activate(layer, sums)
+        output = of_length_one(output) if layer.normalize else output
         penalty = said.penalty
         if training is not None and layer.dropout > 0 and layer.type is not LayerType.POOLING:
             kept = self._kept(layer, (sums.shape[0], layer.width), training)
@@ -163,7 +172,10 @@ class Network(nnx.Module):
             penalty = penalty + layer_penalty(self.spec, layer, output, training.mask)
         if training is not None and layer.pooling is PoolingFunction.GAUSSIAN:
             mean, log_variance = self._pooled(layer, batches, said, training)
-            penalty = penalty + divergence_penalty(layer.divergence, mean, log_variance, training.mask, training.step)
+            features = self._features(batches) if layer.divergence.per_feature else None
+            penalty = penalty + divergence_penalty(
+                layer.divergence, mean, log_variance, training.mask, training.step, features=features
+            )
         said.sums[layer.name], said.outputs[layer.name] = sums, output
         return said._replace(penalty=penalty)
 
@@ -248,6 +260,13 @@ class Network(nnx.Module):
     def _corruption(self, layer: LayerSpec, training: Training | None) -> Corruption:
         return corruption_of(self.spec, layer, self.shards, None if training is None else training.rng)
 
+    def _features(self, batches: Batches) -> jax.Array:
+        """How much the first Input has of each sample, [batch]."""
+        batch = batches[self.spec.input.name]
+        if isinstance(batch, SparseBatch):
+            return stored_features(batch)
+        return (batch.values != 0).sum(axis=1).astype(jnp.float32)
+
     def _rng(self, layer: LayerSpec, training: Training) -> jax.Array:
         return _layer_rng(self.spec, layer, training.rng)
 
@@ -277,26 +296,6 @@ def group_of(connection: ConnectionSpec, shards: int) -> str:
     """The name under which a connection's parameters stand: `inputs`, `outputs` or `hidden`."""
     convolves = connection.target.type is LayerType.CONVOLUTIONAL
     return "hidden" if convolves else layout_of(connection, shards).group
-
-
-@jax.custom_vjp
-def scale_gradient(values: jax.Array, factor: float) -> jax.Array:
-    """`values` (any shape) as they are; their gradient is multiplied by `factor`: of a matrix used n times DSSTNE takes
-    the mean (spec 5.5).
-    """
-    del factor
-    return values
-
-
-def _scale_forward(values: jax.Array, factor: float) -> tuple[jax.Array, float]:
-    return values, factor
-
-
-def _scale_backward(factor: float, gradient: jax.Array) -> tuple[jax.Array, None]:
-    return gradient * factor, None
-
-
-scale_gradient.defvjp(_scale_forward, _scale_backward)
 
 
 def to_weights(spec: NetworkSpec, params: Mapping[str, Any], statistics: Mapping[str, Any]) -> Weights:

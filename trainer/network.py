@@ -10,29 +10,36 @@ takes part in nothing; a Pooling layer's `N`, `Activation` and `pDropout` change
 Extensions to the language, all absent by default and refused under `strict_dsstne`:
 
 - network: `Optimizer` {Name, LearningRate, WeightDecay, Momentum, Momentum2, Clip, Warmup, Schedule
-  ("Constant" or "Cosine"), Steps}; `Precision` ("float32" or "bfloat16", the type products are computed in);
+  ("Constant" or "Cosine"), Steps, Lazy}; `Precision` ("float32" or "bfloat16", the type products are computed in);
   `Training` {BatchSize (a number or "auto"), Epochs, EarlyStopping {Metric, Patience, Validation, MinEpochs, Refit}},
   how it is trained where settings do not say;
 - Input layers: `Normalize` scales every sample to length 1; of a sparse one, whose `pDropout` DSSTNE ignores, it is
   the chance of a stored feature to be hidden in training, in place of `Denoising`; the others are scaled alike, by
   1 / (1 - p);
+- Hidden layers: `Normalize` scales every sample's output to length 1: a Linear Output over it with a `WeightNorm` of 1
+  says cosines;
 - Hidden layers: `LayerNormalization` brings every sample's sums to mean 0 and variance 1 before the activation;
 - Hidden layers: `ClosedForm` {Ridge, ItemPower, UserPower, Scale}, numbers or arrays of them, on a Linear one between
   an Input and an Output: it is fitted to the data instead of being trained, as `trainer.closed_form` says;
 - Hidden layers: `Type` "Gaussian", a layer without weights over two others of its size, the mean and the logarithm of
   the variance of a normal distribution: it draws from it in training and is the mean in prediction (Kingma and Welling
-  2014). `KL` {Weight, Anneal} weighs the divergence from the standard normal, which is minimised beside the losses, the
-  weight rising linearly over the first `Anneal` updates;
-- Output layers: `ErrorFunction`, a name or {Name, Weight, NegativeWeight} (`Function` is a synonym of `Name`), that
-  layer's own; NegativeWeight multiplies loss and gradient of units without a stored target (Hu et al. 2008), while
-  `DeltaBoost`, which acts on the gradient too, changes no loss;
+  2014). `KL` {Weight, Anneal, PerFeature} weighs the divergence from the standard normal, which is minimised beside the
+  losses, the weight rising linearly over the first `Anneal` updates; with `PerFeature` it counts for each feature that
+  the first Input has stored of a sample (Shenbin et al. 2020);
+- Output layers: `ErrorFunction`, a name or {Name, Weight, NegativeWeight, Margin, Temperature} (`Function` is a synonym
+  of `Name`), that layer's own; NegativeWeight multiplies loss and gradient of units without a stored target (Hu et al.
+  2008), while `DeltaBoost`, which acts on the gradient too, changes no loss;
   `Bias` of `WeightInit` may be "LogOdds", which starts every unit at the log-odds of its feature's share of the
   training samples;
 - Output layers: `ZeroDiagonal`, on one that has an Input of as many units among its sources: the matrix between them
   keeps a diagonal of zeros, so that no feature predicts itself (as in EASE, Steck 2019);
 - `Activation` may be "GELU" or "SiLU";
 - `ErrorFunction` may be "Multinomial", the cross-entropy of an Output that is a SoftMax, which becomes the default
-  of its `Activation`.
+  of its `Activation`; `Temperature` divides the sums of that SoftMax, in prediction too;
+- `ErrorFunction` may be "CosineContrastive" (SimpleX, Mao et al. 2021), the mean of 1 - a over stored features plus
+  NegativeWeight times that of max(0, a - Margin) over the others, or "BPR" (Rendle et al. 2009), the mean of -log
+  σ(stored - other) over pairs of features, which wants `Sampling`. Both are of sparse targets on a Linear Output, which
+  becomes the default; a stored value is how often its feature counts.
 """
 
 import math
@@ -49,20 +56,22 @@ from trainer.network_losses import Loss, read_loss, read_sparseness
 from trainer.network_names import (
     ACTIVATIONS,
     EXTENSION_ACTIVATIONS,
+    EXTENSION_ERRORS,
     GAUSSIAN,
     LAYER_EXTENSIONS,
     LAYER_KEYS,
     LAYER_SYNONYMS,
-    MULTINOMIAL,
     NETWORK_EXTENSIONS,
     NETWORK_KEYS,
     NETWORK_KINDS,
     NETWORK_SYNONYMS,
+    OPTIMIZER_KEYS,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
     SPEAKER,
 )
+from trainer.network_sampling import check_gram
 from trainer.network_training import read_training
 from trainer.network_types import (
     AUTO,
@@ -166,6 +175,8 @@ def network_of(root: Node, *, strict_dsstne: bool = False) -> NetworkSpec:
                 "a sampled Output needs sums of its own: no skips, normalisation, dropout, DeltaNorm, shared weights, "
                 "sparse Input as a source or layer that reads it, and no Clip"
             )
+        if layer.sampling.by is Negatives.GRAM:
+            check_gram(network, members, layer, node)
     if strict_dsstne:
         _refuse_extensions(members, network)
     return network
@@ -264,19 +275,7 @@ def _read_delta_boost(node: Node | None) -> DeltaBoost:
 def _read_optimizer(node: Node | None) -> OptimizerSpec | None:
     if node is None:
         return None
-    members = node.members(
-        [
-            "Name",
-            "LearningRate",
-            "WeightDecay",
-            "Momentum",
-            "Momentum2",
-            "Clip",
-            "Warmup",
-            "Schedule",
-            "Steps",
-        ]
-    )
+    members = node.members(OPTIMIZER_KEYS)
 
     def optional(name: str, high: float) -> float | None:
         child = members.get(name)
@@ -292,6 +291,7 @@ def _read_optimizer(node: Node | None) -> OptimizerSpec | None:
         warmup=int(members.number("Warmup", 0, low=0, high=_MOST)),
         schedule=members.choice("Schedule", SCHEDULES, Schedule.CONSTANT, unknown="unknown schedule: {value}"),
         steps=int(members.number("Steps", 0, low=0, high=_MOST)),
+        lazy=members.flag("Lazy", False),
     )
     _refuse_idle(members, spec)
     return spec
@@ -304,6 +304,10 @@ def _refuse_idle(members: Members, spec: OptimizerSpec) -> None:
             raise members.nodes[key].fail("AdaDelta has no learning rate")
     if spec.steps and spec.schedule is not Schedule.COSINE:
         raise members.nodes["Steps"].fail("only a Cosine schedule has Steps")
+    if spec.lazy and spec.clip:
+        raise members.nodes["Lazy"].fail("Clip needs the gradient of all rows at once")
+    if spec.lazy and spec.weight_decay and not spec.name.is_linear:
+        raise members.nodes["Lazy"].fail("only SGD, Momentum and Nesterov can make good a WeightDecay")
     if spec.steps and spec.steps <= spec.warmup:
         raise members.nodes["Steps"].fail(f"no step is left after a Warmup of {spec.warmup}")
 
@@ -328,7 +332,7 @@ def _refuse_extensions(members: Members, network: NetworkSpec) -> None:
     """Refuse what DSSTNE could not read in a network that could be read here."""
     nodes = [members.get(key) for key in NETWORK_EXTENSIONS]
     error = members.get("ErrorFunction")
-    if error is not None and error.text().lower() == MULTINOMIAL.lower():
+    if error is not None and error.text().lower() in map(str.lower, EXTENSION_ERRORS):
         nodes.append(error)
     for layer, node in zip(network.layers, members.nodes["Layers"].items(), strict=True):
         own = node.members(LAYER_KEYS, LAYER_SYNONYMS)

@@ -48,7 +48,7 @@ OPTIMIZER_FIELDS = (
     Field("optimizer_weightDecay", "weight_decay", extra=True), Field("optimizer_momentum", "momentum", extra=True),
     Field("optimizer_momentum2", "momentum2", extra=True), Field("optimizer_clip", "clip", extra=True),
     Field("optimizer_warmup", "warmup", int, extra=True), Field("optimizer_steps", "steps", int, extra=True),
-    Field("optimizer_schedule", "schedule", Schedule, extra=True),
+    Field("optimizer_schedule", "schedule", Schedule, extra=True), Field("optimizer_lazy", "lazy", bool, extra=True),
 )  # fmt: skip
 STOPPING_FIELDS = (
     Field("earlyStopping", "metric", str),

@@ -35,7 +35,16 @@ def why_not_closed_form(layer: LayerSpec, layers: Sequence[LayerSpec]) -> str | 
     sources = [by_name[name] for name in layer.sources]
     output = users[0] if len(users) == 1 else None
     plain = replace(LayerSpec(layer.name, layer.kind), shape=layer.shape, sources=layer.sources)
-    alike = ("type", "dropout", "skips", "shared", "batch_normalization", "layer_normalization", "weight_norm")
+    alike = (
+        "type",
+        "dropout",
+        "skips",
+        "shared",
+        "batch_normalization",
+        "layer_normalization",
+        "weight_norm",
+        "normalize",
+    )
     if layer.activation is not Activation.LINEAR or any(getattr(layer, it) != getattr(plain, it) for it in alike):
         return "a plain Linear layer is wanted: no other Activation, no norm, dropout, skips or shared weights"
     if len(sources) != 1 or sources[0].kind is not LayerKind.INPUT:

@@ -86,7 +86,9 @@ _LAYER_FIELDS = (
     Field("layerNormalization", "layer_normalization", bool, extra=True),
     Field("lossFunction", "loss", ErrorFunction, extra=True), Field("lossWeight", "loss_weight", extra=True),
     Field("analog", "analog", bool, extra=True), Field("ignoreZero", "ignore_zero", bool, extra=True),
+    Field("margin", "contrast.margin", extra=True), Field("temperature", "contrast.temperature", extra=True),
     Field("klWeight", "divergence.weight", extra=True), Field("klAnneal", "divergence.anneal", int, extra=True),
+    Field("klPerFeature", "divergence.per_feature", bool, extra=True),
     Field("zeroDiagonal", "zero_diagonal", bool, extra=True), Field("negativeWeight", "negative_weight", extra=True),
     Field("samplingBy", "sampling.by", Negatives, extra=True), Field("samplingCount", "sampling.count", extra=True),
 )  # fmt: skip

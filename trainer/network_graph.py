@@ -12,9 +12,11 @@ from trainer.network_names import SPEAKER, takes_logits, why_not_output
 from trainer.network_types import (
     AUTO,
     Activation,
+    ErrorFunction,
     LayerKind,
     LayerSpec,
     LayerType,
+    Negatives,
     NetworkSpec,
     PoolingFunction,
     SharedWeights,
@@ -196,9 +198,23 @@ def _check_loss(spec: NetworkSpec, layer: LayerSpec, place: _Place) -> None:
     problem = why_not_output(spec.loss_of(layer), activation)
     if problem is not None:
         raise place.fail(problem)
+    if spec.loss_of(layer) is ErrorFunction.PAIRWISE:
+        _check_pairs(layer, place)
     by_unit = activation is not Activation.SOFT_MAX or not takes_logits(spec.loss_of(layer), activation)
     if layer.negative_weight != 1 and not by_unit:
         raise place.fail("a SoftMax has no loss of single units that NegativeWeight could multiply", "ErrorFunction")
+    if layer.contrast.temperature != 1 and by_unit:
+        raise place.fail("only a SoftMax has a Temperature", "ErrorFunction")
+
+
+def _check_pairs(layer: LayerSpec, place: _Place) -> None:
+    if layer.sampling.by is Negatives.NONE:
+        raise place.fail(
+            'BPR pairs each feature of a sample with each other one, too many; add "Sampling": {}',
+            "ErrorFunction",
+        )
+    if layer.negative_weight != 1:
+        raise place.fail("BPR has no loss of single units that NegativeWeight could multiply", "ErrorFunction")
 
 
 def _check_diagonal(layer: LayerSpec, sources: Sequence[LayerSpec], place: _Place) -> None:

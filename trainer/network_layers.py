@@ -12,6 +12,7 @@ from trainer.network_closed_form import read_closed_form
 from trainer.network_losses import Loss, read_divergence, read_loss, read_sparseness
 from trainer.network_names import (
     ACTIVATIONS,
+    CONTRASTING,
     FUNCTIONS,
     GAUSSIAN,
     GAUSSIAN_KEYS,
@@ -127,6 +128,7 @@ def read_layer(heading: Heading, around: Surroundings) -> LayerSpec:
         loss=own.error,
         loss_weight=own.weight,
         negative_weight=own.negative_weight,
+        contrast=own.contrast,
         zero_diagonal=members.flag("ZeroDiagonal", False),
         sampling=read_sampling(members.get("Sampling"), error, activation),
         closed_form=read_closed_form(members.get("ClosedForm")),
@@ -273,6 +275,8 @@ def _read_activation(heading: Heading, loss: Loss) -> Activation:
     if multinomial and heading.type is LayerType.POOLING:
         raise heading.node.fail(f"{MULTINOMIAL} needs an Output with Activation SoftMax; a Pooling layer has none")
     if node is None:
+        if heading.kind is LayerKind.OUTPUT and loss.error in CONTRASTING:
+            return Activation.LINEAR
         return Activation.SOFT_MAX if multinomial else Activation.SIGMOID
     activation = node.choice(ACTIVATIONS, f"{SPEAKER}Invalid layer activation: {{value}}")
     if multinomial and activation is not Activation.SOFT_MAX:

@@ -40,6 +40,18 @@ NETWORK_KEYS = [
     "Precision",
     "Training",
 ]
+OPTIMIZER_KEYS = [
+    "Name",
+    "LearningRate",
+    "WeightDecay",
+    "Momentum",
+    "Momentum2",
+    "Clip",
+    "Warmup",
+    "Schedule",
+    "Steps",
+    "Lazy",
+]
 NETWORK_SYNONYMS = {
     "LRN": "LocalResponseNormalization",
     "DataScaledMarginalCrossEntropy": "ScaledMarginalCrossEntropy",
@@ -60,7 +72,7 @@ COMPUTING = [
     "WeightInit",
     "SharedWeights",
 ]
-OF_HIDDEN = ["ClosedForm", "BatchNormalization", "SparsenessPenalty", "LayerNormalization", "KL"]
+OF_HIDDEN = ["Normalize", "ClosedForm", "BatchNormalization", "SparsenessPenalty", "LayerNormalization", "KL"]
 OF_OUTPUT = ["ErrorFunction", "Sampling", "ZeroDiagonal"]
 KEYS_OF_KIND = {
     LayerKind.INPUT: {*ANY_LAYER, "DataSet", "Normalize"},
@@ -68,7 +80,7 @@ KEYS_OF_KIND = {
     LayerKind.OUTPUT: {*ANY_LAYER, *AFTER_INPUT, *COMPUTING, "DataSet", *OF_OUTPUT},
     LayerKind.TARGET: {*ANY_LAYER, *AFTER_INPUT},
 }
-LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", "Normalize", *OF_OUTPUT]
+LAYER_KEYS = [*ANY_LAYER, *AFTER_INPUT, *COMPUTING, *OF_HIDDEN, "DataSet", *OF_OUTPUT]
 NETWORK_EXTENSIONS = ("Optimizer", "Precision", "Training")
 LAYER_EXTENSIONS = ("Normalize", "LayerNormalization", "KL", "ClosedForm", *OF_OUTPUT)
 NETWORK_KINDS = {"FeedForward": NetworkKind.FEED_FORWARD, "AutoEncoder": NetworkKind.AUTO_ENCODER}
@@ -122,9 +134,12 @@ ERROR_FUNCTIONS = {
     "cross entropy": ErrorFunction.CROSS_ENTROPY,
     "ScaledMarginalCrossEntropy": ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY,
     "DataScaledMarginalCrossEntropy": ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY,
+    "CosineContrastive": ErrorFunction.COSINE_CONTRASTIVE,
+    "BPR": ErrorFunction.PAIRWISE,
 }
 MULTINOMIAL = "Multinomial"
 """Extension: the cross-entropy of an Output that is a SoftMax."""
+EXTENSION_ERRORS = (MULTINOMIAL, "CosineContrastive", "BPR")
 SCHEMES = {
     "Xavier": WeightScheme.XAVIER,
     "CaffeXavier": WeightScheme.CAFFE_XAVIER,
@@ -144,7 +159,12 @@ OPTIMIZERS = {
     "Adam": OptimizerName.ADAM,
 }
 SCHEDULES = {"Constant": Schedule.CONSTANT, "Cosine": Schedule.COSINE}
-NEGATIVES = {"Uniform": Negatives.UNIFORM, "Popularity": Negatives.POPULARITY, "InBatch": Negatives.IN_BATCH}
+NEGATIVES = {
+    "Uniform": Negatives.UNIFORM,
+    "Popularity": Negatives.POPULARITY,
+    "InBatch": Negatives.IN_BATCH,
+    "Gram": Negatives.GRAM,
+}
 PRECISIONS = {"float32": False, "bfloat16": True}
 _CROSS_ENTROPIES = (
     ErrorFunction.CROSS_ENTROPY,
@@ -155,7 +175,11 @@ _OUTPUTS_OF = {
     ErrorFunction.CROSS_ENTROPY: {Activation.SIGMOID: "Sigmoid", Activation.SOFT_MAX: "SoftMax"},
     ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY: {Activation.SIGMOID: "Sigmoid", Activation.SOFT_MAX: "SoftMax"},
     ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY: {Activation.SIGMOID: "Sigmoid"},
+    ErrorFunction.COSINE_CONTRASTIVE: {Activation.LINEAR: "Linear"},
+    ErrorFunction.PAIRWISE: {Activation.LINEAR: "Linear"},
 }
+CONTRASTING = (ErrorFunction.COSINE_CONTRASTIVE, ErrorFunction.PAIRWISE)
+"""Extension: error functions of an Output that is Linear."""
 
 
 def fits_output(loss: ErrorFunction, activation: Activation) -> bool:
@@ -180,7 +204,7 @@ def why_not_target(loss: ErrorFunction, *, sparse: bool) -> str | None:
     """What keeps a sparse or dense dataset from being the target of `loss`, or `None`."""
     if loss is ErrorFunction.HINGE and sparse:
         return f"{_spelling(loss)} needs a dense dataset"
-    if loss is ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY and not sparse:
+    if loss in (ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY, *CONTRASTING) and not sparse:
         return f"{_spelling(loss)} needs a sparse dataset"
     return None
 

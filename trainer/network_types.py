@@ -8,6 +8,10 @@ from enum import Enum, IntEnum
 from typing import Final
 
 from trainer.closed_form import ClosedForm
+from trainer.loss_parameters import PLAIN, WHOLE, Contrast, Divergence
+from trainer.negatives import UNSAMPLED
+from trainer.negatives import Negatives as Negatives
+from trainer.negatives import Sampling as Sampling
 from trainer.pace import UNSTATED, TrainingSpec
 
 
@@ -62,6 +66,9 @@ class ErrorFunction(IntEnum):
     DATA_SCALED_MARGINAL_CROSS_ENTROPY = 4
     HINGE = 5
     L2_HINGE = 6
+    COSINE_CONTRASTIVE = 101
+    """Extension, as `PAIRWISE`: DSSTNE has no such number."""
+    PAIRWISE = 102
 
 
 class Activation(IntEnum):
@@ -107,6 +114,11 @@ class OptimizerName(IntEnum):
     RMSPROP = 4
     ADADELTA = 5
     ADAM = 6
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether an update without a gradient is a linear map of a weight and its velocity, weight decay included."""
+        return self in (OptimizerName.SGD, OptimizerName.MOMENTUM, OptimizerName.NESTEROV)
 
 
 class Schedule(IntEnum):
@@ -191,33 +203,6 @@ class WeightInit:
     """Extension: biases begin at the log-odds of the features, `bias` is not used."""
 
 
-class Negatives(IntEnum):
-    """Extension: how the negatives of a sampled Output layer are drawn."""
-
-    NONE = 0
-    """All other units are negatives."""
-    UNIFORM = 1
-    POPULARITY = 2
-    IN_BATCH = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """Extension: an Output layer of which a step looks at some units only."""
-
-    by: Negatives = Negatives.NONE
-    count: int = 0
-    """Draws a step; 0 for `IN_BATCH`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """Extension: what straying from the standard normal costs a Gaussian layer, fully so after `anneal` updates."""
-
-    weight: float = 1.0
-    anneal: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class OptimizerSpec:
     """Extension: the optimizer a network asks for; `None` leaves a number to the settings."""
@@ -234,6 +219,8 @@ class OptimizerSpec:
     schedule: Schedule = Schedule.CONSTANT
     steps: int = 0
     """Steps, warm-up included, after which a cosine schedule has ended; 0: those of the whole run."""
+    lazy: bool = False
+    """Matrices from sparse Input layers are updated only in rows that a step has entries for, and caught up later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,13 +243,13 @@ class LayerSpec:
     elu_alpha: float = 1.0
     selu_lambda: float = 1.050701
     normalize: bool = False
-    """Extension: an Input layer's samples are scaled to length 1."""
+    """Extension: an Input or Hidden layer's samples are scaled to length 1."""
     type: LayerType = LayerType.FULLY_CONNECTED
     kernel: Kernel = Kernel()
     filters: int = 0
     """Of a convolutional layer: how many; its last dimension."""
     pooling: PoolingFunction = PoolingFunction.NONE
-    divergence: Divergence = Divergence()
+    divergence: Divergence = WHOLE
     """Extension: of a Gaussian layer."""
     skips: tuple[str, ...] = ()
     """Layers of equal size whose output is added before the activation."""
@@ -280,9 +267,10 @@ class LayerSpec:
     """Extension: factor of an Output layer's loss."""
     negative_weight: float = 1.0
     """Extension: factor of loss and gradient of its units without a stored target."""
+    contrast: Contrast = PLAIN
     zero_diagonal: bool = False
     """Extension: of an Output layer; no unit is fed by the feature of its number, of Inputs of its size."""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = UNSAMPLED
     closed_form: ClosedForm | None = None
     """Extension: of a Hidden layer; it is fitted, not trained."""
     analog: bool = False

@@ -52,12 +52,19 @@ class ForwardFunction:
         step: jax.Array | None = None,
     ) -> tuple[Forward, dict[str, Any]]:
         """Every layer of a batch, and the running statistics after it; `probes`, `step` as `Network` takes them."""
+        network = self._network(params, statistics)
+        said = network(batches, rng=rng, probes=probes, step=step)
+        return said, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+
+    def into(self, params: Any, statistics: Any, layer: LayerSpec) -> list[tuple[str, jax.Array, jax.Array]]:
+        """What leads into a fully connected layer, as `Network` says it."""
+        return self._network(params, statistics).into(layer)
+
+    def _network(self, params: Any, statistics: Any) -> Network:
         filled = [jax.tree.map(lambda variable: variable, own) for own in (self._params, self._statistics)]
         nnx.replace_by_pure_dict(filled[0], dict(params))
         nnx.replace_by_pure_dict(filled[1], dict(statistics))
-        network = nnx.merge(self._graph, *filled)
-        said = network(batches, rng=rng, probes=probes, step=step)
-        return said, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
+        return nnx.merge(self._graph, *filled)
 
 
 def forward_function(spec: NetworkSpec, mesh: Mesh) -> ForwardFunction:

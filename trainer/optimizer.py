@@ -35,11 +35,16 @@ class Rates:
     l2: float
     momentum: float
     momentum2: float
+    lazy: bool = False
 
     @property
     def is_local(self) -> bool:
         """Whether a weight without a gradient stays as it is, and the others move by the sum of what they are given."""
         return self.name is OptimizerName.SGD and self.l1 == 0 and self.l2 == 0
+
+    def touches_rows_only(self, data_shards: int) -> bool:
+        """Whether of a matrix from a sparse Input layer only rows with entries are updated."""
+        return self.lazy or (self.is_local and data_shards == 1)
 
 
 def rates_of(spec: NetworkSpec, settings: TrainSettings) -> Rates:
@@ -53,6 +58,7 @@ def rates_of(spec: NetworkSpec, settings: TrainSettings) -> Rates:
         l2=_first(settings.l2, asked.weight_decay, _DEFAULT_L2),
         momentum=_first(settings.momentum, asked.momentum, _ADAM_BETA1 if adam else _DEFAULT_MOMENTUM),
         momentum2=_first(settings.momentum2, asked.momentum2, _ADAM_BETA2),
+        lazy=asked.lazy,
     )
 
 
@@ -64,11 +70,17 @@ def make_optimizer(
     """
     rates = rates_of(spec, settings)
     asked = spec.optimizer or OptimizerSpec()
-    interval = settings.rate_interval * (steps // max(pace_of(spec.training, settings).epochs, 1))
-    falling = _Falling(asked, spec.decay, asked.steps or steps, interval, settings.rate_factor)
-    size = scale_by_rate(partial(_rate, rates.learning_rate, falling))
+    size = scale_by_rate(rate_function(spec, settings, steps=steps))
     clip = optax.clip_by_global_norm(asked.clip) if asked.clip > 0 else optax.identity()
     return optax.with_extra_args_support(optax.chain(clip, _decay(rates), _RULES[rates.name](rates, size)))
+
+
+def rate_function(spec: NetworkSpec, settings: TrainSettings, *, steps: int = 0) -> Callable[[jax.Array], jax.Array]:
+    """The learning rate by the number of updates before; `steps` as in `make_optimizer`."""
+    asked = spec.optimizer or OptimizerSpec()
+    interval = settings.rate_interval * (steps // max(pace_of(spec.training, settings).epochs, 1))
+    falling = _Falling(asked, spec.decay, asked.steps or steps, interval, settings.rate_factor)
+    return partial(_rate, rates_of(spec, settings).learning_rate, falling)
 
 
 class RateState(NamedTuple):

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainer.network_types import Divergence, LayerSpec, NetworkSpec, Sparseness
+from trainer.loss_parameters import Divergence
+from trainer.network_types import LayerSpec, NetworkSpec, Sparseness
 
 
 def layer_penalty(spec: NetworkSpec, layer: LayerSpec, output: jax.Array, mask: jax.Array) -> jax.Array:
@@ -33,10 +34,17 @@ def sparseness_penalty(sparseness: Sparseness, output: jax.Array, mask: jax.Arra
 
 
 def divergence_penalty(
-    divergence: Divergence, mean: jax.Array, log_variance: jax.Array, mask: jax.Array, step: jax.Array | None
+    divergence: Divergence,
+    mean: jax.Array,
+    log_variance: jax.Array,
+    mask: jax.Array,
+    step: jax.Array | None,
+    *,
+    features: jax.Array | None = None,
 ) -> jax.Array:
     """weight · min(1, step / anneal) · KL(N(mean, variance) ‖ N(0, 1)), KL = ½ Σ_units (variance + mean² - 1 - log
-    variance), the mean over the real samples (Kingma and Welling 2014; annealed as by Liang et al. 2018).
+    variance), the mean over the real samples (Kingma and Welling 2014; annealed as by Liang et al. 2018); each sample's
+    times its stored `features` [batch], where they are given (Shenbin et al. 2020).
 
     A sample's loss is a sum over its units, too, but that of a SoftMax is divided by its stored features: where a paper
     sums over them, its weight is to be divided by how many a sample has. Weights of samples do not count. `step` is the
@@ -45,6 +53,7 @@ def divergence_penalty(
     # [batch, units] -> [batch]
     terms = jnp.exp(log_variance) + jnp.square(mean) - 1.0 - log_variance
     of_sample = jnp.where(mask > 0, 0.5 * terms.sum(axis=1), 0.0)
+    of_sample = of_sample if features is None else of_sample * features
     found = divergence.weight * of_sample.sum() / jnp.maximum(mask.sum(), 1.0)
     if step is None or divergence.anneal == 0:
         return found

@@ -16,10 +16,11 @@ from trainer.content import layer_datasets
 from trainer.data.batches import input_batches, single_batches
 from trainer.data.netcdf import Dataset
 from trainer.data.prefetch import prefetched
+from trainer.data.slices import Slices
 from trainer.filing import replacing
 from trainer.hosts import gathered
 from trainer.network_types import NetworkSpec
-from trainer.sharding import to_mesh
+from trainer.sharding import share_of, shares_to_mesh, to_mesh
 from trainer.sparse import SparseDataset
 from trainer.topk import make_outputs, make_recommend
 
@@ -81,7 +82,9 @@ def recommend(
     below `live` are listed, id -1 stands where a sample has none left.
     """
     ask = make_recommend(ready.spec, ready.mesh, k=min(k, live), layer=ready.layer)
-    made = (to_mesh(given, ready.mesh) for given in _batches(question, batch_size, ready.mesh.shape["data"]))
+    slices = Slices.of(share_of(ready.mesh))
+    put = to_mesh if slices is None else shares_to_mesh
+    made = (put(given, ready.mesh) for given in _batches(question, batch_size, ready.mesh.shape["data"], slices))
     left = question.samples
     for answer in _one_ahead(ask((ready.params, ready.statistics), *given, live) for given in prefetched(made)):
         ids, scores = gathered(answer)
@@ -90,15 +93,19 @@ def recommend(
         yield ids[:rows], scores[:rows]
 
 
-def _batches(question: Question, batch_size: int, shards: int) -> Iterator[tuple[Any, Any, Any]]:
+def _batches(
+    question: Question, batch_size: int, shards: int, slices: Slices | None = None
+) -> Iterator[tuple[Any, Any, Any]]:
     """Inputs, exclude and multiply; what is excluded is often an input, and is then the same batch."""
     same = next((name for name, dataset in question.inputs.items() if dataset is question.exclude), None)
 
     def others(dataset: SparseDataset | None) -> Iterator[Any]:
-        return repeat(None) if dataset is None else single_batches(dataset, batch_size=batch_size, shards=shards)
+        if dataset is None:
+            return repeat(None)
+        return single_batches(dataset, batch_size=batch_size, shards=shards, slices=slices)
 
     exclude, multiply = others(question.exclude if same is None else None), others(question.multiply)
-    for inputs in input_batches(question.inputs, batch_size=batch_size, shards=shards):
+    for inputs in input_batches(question.inputs, batch_size=batch_size, shards=shards, slices=slices):
         yield inputs, next(exclude) if same is None else inputs[same], next(multiply)
 
 

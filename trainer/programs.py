@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from trainer.attach import attached, check_samples, resolve
 from trainer.data.netcdf import DATA_MEMORY_BYTES, Dataset, held_bytes, read_datasets
@@ -17,13 +18,13 @@ from trainer.errors import InputError, SettingsError
 from trainer.filing import check_writable
 from trainer.fitting import data_of, finished, trainable
 from trainer.hosts import first_alone
+from trainer.meshing import mesh_for
 from trainer.network import read_network
 from trainer.network_file import write_network
 from trainer.network_types import LayerKind, NetworkSpec
 from trainer.optimizer import rates_of
 from trainer.pace import UNSTATED, pace_of
 from trainer.settings import TrainSettings
-from trainer.sharding import make_mesh
 from trainer.state import TrainState, weights_of
 from trainer.train import Checkpoints, EpochReport, TrainingData, find_devices, train
 
@@ -88,7 +89,7 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         attached(spec, targets, files.targets, kind=LayerKind.OUTPUT, tell=say),
     )
     check_samples({**data.inputs, **data.targets}, files.targets)
-    part, mesh = trainable(spec), make_mesh(settings.data_shards, find_devices())
+    part, mesh = trainable(spec), _mesh(spec, settings, data, say)
     kept: dict[str, Any] = {"checkpoint_name": str(files.result), "checkpoint_interval": _SAVE_EVERY}
     named = replace(part, **kept)
     say(f"NNNetwork::SetCheckPoint: filename set to {files.result}, interval set to {_SAVE_EVERY} epochs.")
@@ -118,6 +119,13 @@ def train_files(files: TrainFiles, settings: TrainSettings, *, say: Say) -> None
         f"Total Training Time {time.monotonic() - started:f}GPU Memory Usage: {_device_kib()} KB\n"
         f"CPU Memory Usage: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KB"
     )
+
+
+def _mesh(spec: NetworkSpec, settings: TrainSettings, data: TrainingData, say: Say) -> Mesh:
+    mesh, why = mesh_for(spec, settings, data.samples, find_devices())
+    if why:
+        say(f"Mesh of data {mesh.shape['data']} × model {mesh.shape['model']}: {why}")
+    return mesh
 
 
 def _say_what_is_left_out(network: NetworkSpec, say: Say) -> None:

@@ -41,6 +41,19 @@ def open_values(root: Node) -> tuple[Open, ...]:
     return found
 
 
+def is_open(root: Node) -> bool:
+    """Whether a network leaves a value open."""
+    return next(_found(root, ()), None) is not None
+
+
+def corners(opened: Sequence[Open]) -> Iterator[dict[tuple[str | int, ...], Any]]:
+    """Values by place: all at their first end, then each alone at its other one, then all of them."""
+    first, last = ({one.place: one.ends[end] for one in opened} for end in (0, 1))
+    yield first
+    yield from ({**first, place: value} for place, value in last.items())
+    yield last
+
+
 def closed(root: Node, values: Mapping[tuple[str | int, ...], Any]) -> Node:
     """The network with `values`, by place."""
     tree = copy.deepcopy(root.value)

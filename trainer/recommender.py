@@ -16,22 +16,25 @@ from typing import Any
 from trainer.attach import resolve
 from trainer.content import wants_attributes
 from trainer.data.features import write_index
-from trainer.data.load import LoadedData, load_data
+from trainer.data.load import LoadedData
 from trainer.data.netcdf import read_datasets, write_dataset
 from trainer.data.retrieve import retrieve
+from trainer.data.weighing import Weighing, load_weighed
 from trainer.ending import train_to_its_end
-from trainer.errors import DataError, InputError
+from trainer.errors import DataError, InputError, SettingsError
+from trainer.meshing import mesh_for
 from trainer.network import read_network
 from trainer.network_file import write_network
 from trainer.network_types import LayerKind, LayerSpec, NetworkSpec
 from trainer.predict import Question, Ready, ranked, write_recommendations
 from trainer.settings import TrainSettings
-from trainer.sharding import make_mesh
-from trainer.sparse import FeatureIndex, SparseDataset
+from trainer.sparse import FeatureIndex, SparseDataset, round_up
 from trainer.state import weights_of
 from trainer.train import EpochReport, TrainingData, find_devices
 
 _HERE = Path(__file__).resolve().parent
+_OF_JOBS = frozenset({"tune_trials", "tune_minutes", "min_rating", "analog", "half_life_days"})
+"""Settings of run directories alone."""
 
 
 def default_network() -> Path:
@@ -63,10 +66,12 @@ class Recommender:
         self._layers: dict[str, Path] = {}
         self._ready: Ready | None = None
 
-    def retrieve_dataset(self, url: str, *, sha256: str | None = None) -> Path:
-        """Fetch a dataset (URL or path; zip and tar.gz are unpacked) and read it; returns where it lies."""
+    def retrieve_dataset(self, url: str, *, sha256: str | None = None, weighing: Weighing | None = None) -> Path:
+        """Fetch a dataset (URL or path; zip and tar.gz are unpacked) and read it, its ratings as `weighing` says;
+        returns where it lies.
+        """
         path = retrieve(url, into=self.folder / "data", sha256=sha256)
-        self._loaded = load_data(path)
+        self._loaded = load_weighed(path, weighing or Weighing())
         self._layers, self._ready = {}, None
         return path
 
@@ -85,13 +90,18 @@ class Recommender:
         """Train on the two layers, as the network states where nothing is given; `settings` are further
         `TrainSettings`. Returns `gl.nc`.
         """
+        idle = sorted(_OF_JOBS & settings.keys())
+        if idle:
+            raise SettingsError(
+                f"{idle[0]}: only a job heeds it; retrieve_dataset takes a weighing, the verb tune tunes"
+            )
         spec = self._named_network()
         asked = TrainSettings.of(batch_size=batch_size, epochs=epochs, **settings)
         # Both layers come from the one dataset, so a batch is assembled only once.
         both = self._dataset("input")
         found = {layer.dataset: both for layer in (*spec.inputs, *spec.outputs)}
         spec = resolve(spec, found, found)
-        mesh = make_mesh(asked.data_shards, find_devices())
+        mesh, _ = mesh_for(spec, asked, both.samples, find_devices())
         data = TrainingData({one.name: both for one in spec.inputs}, {one.name: both for one in spec.outputs})
         state = train_to_its_end(spec, data, asked, mesh=mesh, tell=self._tell).state
         path = self.folder / "gl.nc"
@@ -112,7 +122,7 @@ class Recommender:
                 self._ready,
                 question,
                 k=k,
-                batch_size=batch_size,
+                batch_size=round_up(batch_size, self._ready.mesh.shape["data"]),
                 feature_names=_features(self._need_data()).names(),
                 sample_names=dataset.sample_names or (),
             )

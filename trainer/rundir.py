@@ -14,10 +14,13 @@ class State(StrEnum):
     """What the trainer is doing."""
 
     STARTING = "starting"
+    TUNING = "tuning"
     TRAINING = "training"
     PREDICTING = "predicting"
     DONE = "done"
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Asked to end before it was done; begun again in this directory, it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,11 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Folder of the training's checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def tuning(self) -> Path:
+        """Folder of the trials, with the checkpoints, so that what keeps these keeps both."""
+        return self.checkpoints / "tuning"
 
     @property
     def recommendations(self) -> Path:

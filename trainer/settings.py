@@ -41,10 +41,28 @@ class TrainSettings(_Strict):
     rate_interval: Annotated[int, Field(ge=0)] = 0
     """Epochs after which the learning rate is multiplied by `rate_factor`, again and again; 0: never."""
     rate_factor: Annotated[float, Field(ge=0)] = 1.0
-    data_shards: Annotated[int, Field(ge=1)] = 1
-    """Size of mesh axis `data`; axis `model` takes the remaining devices."""
+    data_shards: Annotated[int, Field(ge=1)] | None = None
+    """Size of mesh axis `data`; axis `model` takes the remaining devices. `None`: what passes least between devices."""
     report_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two reports."""
+    tune_trials: Annotated[int, Field(ge=0)] = 0
+    """Combinations of what the network leaves open that a job tries before it trains the best one; 0: none is open."""
+    tune_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """After which none of them is begun."""
+    min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """A job leaves lower ratings out."""
+    analog: bool = False
+    """A job takes ratings as values, not as signs of interest."""
+    half_life_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """A job halves values, which begin at 1 unless they are `analog`, for each so many days before the latest."""
+
+    @classmethod
+    def of_json(cls, text: str) -> "TrainSettings":
+        """The settings of a JSON object; `SettingsError` where it is none, or names the first that is wrong."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise SettingsError(f"settings: {_first_problem(error)}") from error
 
     @classmethod
     def of(cls, **values: object) -> "TrainSettings":
@@ -94,6 +112,8 @@ class JobSpec(_Strict):
     network: str = "network.json"
     min_devices: Annotated[int, Field(ge=1)] = 1
     """Refuse to train when JAX sees fewer devices than this."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """After an epoch a checkpoint is left if the last is so old: a machine that is lost costs about so much."""
     settings: TrainSettings = TrainSettings()
 
     @classmethod
@@ -107,5 +127,5 @@ class JobSpec(_Strict):
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"]) or "$"
     return f"{where}: {first['msg']} (given: {first['input']!r})"

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from trainer.errors import SettingsError
-from trainer.hosts import Tree, placed
-from trainer.sparse import SampledBatch, SparseBatch
+from trainer.hosts import Tree, placed, shares_placed
+from trainer.sparse import SampledBatch, Share, SparseBatch
 
 _RULES = (
     (r"(^|/)(inputs|outputs)/\d+/kernel$", P("model", None)),
@@ -22,6 +23,8 @@ _RULES = (
     (r"(^|/)hidden/\d+/(kernel|bias)$", P()),
     (r"(^|/)(batch|layer)_norms/\d+/(scale|bias|mean|variance|count)$", P()),
     (r"(^|/)(step|rng|count|brake/(mean|left))$", P()),
+    (r"(^|/)seen$", P("model")),
+    (r"(^|/)(map|inverse|products|steps|passed|decays|start|made)$", P()),
 )
 """First match wins. Optimizer state ends in the path of the parameter it belongs to."""
 
@@ -61,6 +64,37 @@ def to_mesh(batch: Tree, mesh: Mesh) -> Tree:
     dealt over `model` too.
     """
     return placed(batch, jax.tree.map(lambda spec: NamedSharding(mesh, spec), batch_specs(batch)))
+
+
+def shares_to_mesh(batch: Tree, mesh: Mesh) -> Tree:
+    """As `to_mesh`, of a batch, or several, of which every process has its own share."""
+    return shares_placed(batch, jax.tree.map(lambda spec: NamedSharding(mesh, spec), batch_specs(batch)))
+
+
+def share_of(mesh: Mesh) -> Share | None:
+    """Which devices are this process's; `None` for a process alone, and where they are no rectangle as large as every
+    other's.
+    """
+    owners = np.vectorize(lambda device: device.process_index, otypes=[np.int64])(mesh.devices)
+    return share_by(owners, jax.process_index())
+
+
+def share_by(owners: npt.NDArray[np.int64], process: int) -> Share | None:
+    """As `share_of`, by the process that each device belongs to, [data, model]."""
+    processes = np.unique(owners).tolist()
+    boxes = {one: _box(owners == one) for one in processes}
+    sides = {(len(shards), len(columns)) for shards, columns in boxes.values()}
+    first = next(iter(sides))
+    if len(processes) == 1 or len(sides) > 1 or first[0] * first[1] * len(processes) != owners.size:
+        return None
+    shards, columns = boxes[process]
+    return Share(shards.start, first[0], columns.start, first[1], owners.shape[1])
+
+
+def _box(chosen: npt.NDArray[np.bool_]) -> tuple[range, range]:
+    """Rows and columns that hold all that is chosen."""
+    rows, columns = (np.flatnonzero(chosen.any(axis=axis)).tolist() for axis in (1, 0))
+    return range(rows[0], rows[-1] + 1), range(columns[0], columns[-1] + 1)
 
 
 def batch_specs(batch: Tree) -> Tree:

@@ -108,6 +108,23 @@ class SparseBatch(NamedTuple):
     """float32 [batch] weight of each sample, or `None` where all weigh 1."""
 
 
+class Share(NamedTuple):
+    """Which devices of a mesh `data` × `model` are a process's own: a rectangle, as large in every process."""
+
+    first_shard: int
+    shards: int
+    """Along axis `data`."""
+    first_column: int
+    columns: int
+    """Along axis `model`."""
+    all_columns: int
+
+    def parts(self, parts: int) -> slice:
+        """Those of so many parts of the units that its devices hold."""
+        of_column = parts // self.all_columns
+        return slice(self.first_column * of_column, (self.first_column + self.columns) * of_column)
+
+
 class SampledBatch(NamedTuple):
     """Targets of a sampled Output layer: a dealt batch, and the units a step looks at; a pytree unawares. Slots and
     columns count `part * capacity + entry`, one past the last stands for none.

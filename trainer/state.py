@@ -15,16 +15,18 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from trainer.blockwise import Part, joined, split
+from trainer.blockwise import Part, Update, joined, split
 from trainer.deal import Deal, deal_of
 from trainer.dense import DenseBatch
-from trainer.fused import Blocks, Update
+from trainer.fused import Blocks
+from trainer.gram import check_rates, with_products, wrapped
 from trainer.hosts import placed
 from trainer.layers import layout_of, limit_weights
+from trainer.lazy import LazyPass, caught_up, check_lazy, delayed
 from trainer.model import Batches, Network, Targets, from_weights, group_of, to_weights
-from trainer.network_types import ConnectionSpec, LayerSpec, LayerType, NetworkSpec
+from trainer.network_types import ConnectionSpec, LayerSpec, LayerType, Negatives, NetworkSpec
 from trainer.objective import Measured, objective_function
-from trainer.optimizer import make_optimizer, rates_of, regularization
+from trainer.optimizer import make_optimizer, rate_function, rates_of, regularization
 from trainer.pace import pace_of
 from trainer.settings import TrainSettings
 from trainer.sharding import tree_shardings
@@ -103,7 +105,8 @@ def create_state(
         part, where = state.params[group][str(number)], shardings.params[group][str(number)]["bias"]
         deal = deal_of(spec.layer(name), mesh.shape["model"])
         part["bias"] = placed(deal.dealt(np.pad(bias, (0, part["bias"].shape[0] - len(bias)))), where)
-    return state
+    params, opt_state = with_products(spec, state.params, state.opt_state, consume=True)
+    return state._replace(params=params, opt_state=opt_state)
 
 
 def make_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: int = 0) -> Step:
@@ -120,6 +123,9 @@ def make_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: 
 def jitted_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: int = 0) -> Any:
     """The step as `jax.jit` made it, to be lowered or exported within `jax.set_mesh(mesh)`."""
     optimizer, rates = make_optimizer(spec, settings, steps=steps), rates_of(spec, settings)
+    check_rates(spec, rates)
+    check_lazy(spec, rates)
+    lazy = LazyPass(spec, mesh, optimizer, rates, rate_function(spec, settings, steps=steps))
     objective, blocks = objective_function(spec, mesh), Blocks(spec, mesh, optimizer, rates)
 
     def step(state: TrainState, inputs: Batches, targets: Targets) -> tuple[TrainState, StepReport]:
@@ -130,6 +136,8 @@ def jitted_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps
             group: {key: Part(own, state.opt_state[group][key]) for key, own in owns.items()}
             for group, owns in apart.items()
         }
+        parts["inputs"] = lazy.ready(parts["inputs"], inputs)
+        apart["inputs"] = {key: part.params for key, part in parts["inputs"].items()}
 
         def of_plain(plain: Any, probes: Any) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Measured]:
             params = joined(plain, apart)
@@ -143,7 +151,10 @@ def jitted_step(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps
         outputs, deltas, loss, decay = blocks.outputs(parts["outputs"], sources, targets, measured.samples, update)
         grads, of_sums = back((jnp.ones_like(value), deltas))
         brake, skipped = _braked(state.brake, state.step, loss)
-        found, own_decay = blocks.inputs(parts["inputs"], inputs, of_sums, rng, rate_scale=rate_scale, left_out=skipped)
+        by_rows = lazy if rates.lazy else blocks
+        found, own_decay = by_rows.inputs(
+            parts["inputs"], inputs, of_sums, rng, rate_scale=rate_scale, left_out=skipped
+        )
         decay = (regularization(rates, plain) + decay + own_decay) * measured.samples
         updates, opt_state = optimizer.update(grads, state.opt_state["plain"], plain, rate_scale=rate_scale)
         plain = _limited(spec, jax.tree.map(jnp.add, plain, updates), mesh)
@@ -192,7 +203,8 @@ def abstract_arguments(
         if not layer.sampling.by or not isinstance(entries, SparseBatch):
             return entries
         # At most: no feature of the batch is another's, or a negative.
-        negatives = layer.sampling.count or capacity
+        of_batch = capacity if layer.sampling.by is Negatives.IN_BATCH else 0
+        negatives = layer.sampling.count or of_batch
         by_part = NamedSharding(mesh, P("model"))
 
         def of_parts(count: int, kind: Any) -> Any:
@@ -210,7 +222,8 @@ def in_order(state: TrainState, spec: NetworkSpec, mesh: Mesh, *, release: bool 
     `release` frees each array that is not needed any more as soon as it can be.
     """
     shards = mesh.shape["model"]
-    params = {group: {key: dict(part) for key, part in parts.items()} for group, parts in state.params.items()}
+    settled = _settled(state, spec)
+    params = {group: {key: dict(part) for key, part in parts.items()} for group, parts in settled.items()}
     for number, one in enumerate(spec.connections):
         part = params[group_of(one, shards)][str(number)]
         for layer, names in ((one.source, ("kernel",)), (one.target, ("kernel", "bias"))):
@@ -218,10 +231,11 @@ def in_order(state: TrainState, spec: NetworkSpec, mesh: Mesh, *, release: bool 
                 continue
             deal, rows = deal_of(layer, shards), deal_of(replace(layer, parts=0), shards).stored
             for name in names:
-                stored = part[name]
+                stored, given = part[name], state.params[group_of(one, shards)][str(number)][name]
                 part[name] = _ordering(deal, rows, stored.sharding)(stored)
-                if release:
-                    stored.delete()
+                for array in {id(stored): stored, id(given): given}.values():
+                    if release or array is not given:
+                        array.delete()
     return state._replace(params=params, opt_state={})
 
 
@@ -239,7 +253,12 @@ def _ordered(stored: jax.Array, *, deal: Deal, rows: int) -> jax.Array:
 
 def weights_of(state: TrainState, spec: NetworkSpec) -> Weights:
     """What was learnt, gathered from all devices, padding stripped."""
-    return to_weights(spec, state.params, state.statistics)
+    return to_weights(spec, _settled(state, spec), state.statistics)
+
+
+def _settled(state: TrainState, spec: NetworkSpec) -> dict[str, Any]:
+    """The parameters with all rows as they would be had a step updated them all."""
+    return caught_up(with_products(spec, state.params, state.opt_state)[0], state.opt_state)
 
 
 def _braked(brake: Brake, step: jax.Array, loss: jax.Array) -> tuple[Brake, jax.Array]:
@@ -316,8 +335,11 @@ def _starter(spec: NetworkSpec, settings: TrainSettings, mesh: Mesh, *, steps: i
         statistics = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
         brake = Brake(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
         plain, apart = split(spec, params)
-        opt_state = {"plain": optimizer.init(plain)}
+        opt_state: dict[str, Any] = {"plain": optimizer.init(plain)}
         opt_state |= {group: {key: optimizer.init(own) for key, own in owns.items()} for group, owns in apart.items()}
+        rates, outputs, inputs = rates_of(spec, settings), opt_state["outputs"], opt_state["inputs"]
+        inputs |= {key: delayed(rates, apart["inputs"][key], own) for key, own in inputs.items()}
+        outputs |= {at: wrapped(spec.layers[int(at)], apart["outputs"][at], own) for at, own in outputs.items()}
         return TrainState(jnp.zeros((), jnp.int32), params, opt_state, statistics, brake, training)
 
     return start

@@ -20,19 +20,17 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from trainer import checkpoint
-from trainer.data.batches import batch_size_of, paired_batches, sample_order
+from trainer.data.batches import batch_size_of, sample_order
 from trainer.data.netcdf import Dataset
-from trainer.data.prefetch import prefetched
-from trainer.data.sampling import Sampler
-from trainer.deal import ON_ACCELERATOR, ON_CPU, Deal, deals_of, with_deals
-from trainer.errors import DevicesMissing, InputError, NonFiniteError
+from trainer.deal import ON_ACCELERATOR, ON_CPU, with_deals
+from trainer.errors import DevicesMissing, InputError, Interrupted, NonFiniteError
+from trainer.feeding import Feed
 from trainer.filing import cache_folder
 from trainer.hosts import agreed, check_same, placed
 from trainer.network_types import NetworkSpec, OptimizerSpec, Schedule
 from trainer.optimizer import rates_of
 from trainer.pace import UNSTATED, pace_of
 from trainer.settings import TrainSettings
-from trainer.sharding import to_mesh
 from trainer.sparse import SparseDataset
 from trainer.state import StepReport, TrainState, abstract_state, create_state, in_order, make_step
 from trainer.stopping import Judged, Stopper, shapes_kept
@@ -41,6 +39,10 @@ from trainer.stored import Stored, blocks
 _WORTH_KEEPING_SECONDS = 0.3
 _NAMES = {"name", "sample_names", "features"}
 """Of a dataset: what decides nothing."""
+_IDLE = frozenset(
+    ["report_every", "k", "held_out", "tune_trials", "tune_minutes", "min_rating", "analog", "half_life_days"]
+)
+"""Of settings: what decides nothing, or by the data and the network alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,14 @@ class EpochReport:
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """Where a training leaves what it needs to go on after it was killed, and how often: after every `steps` steps
-    (0: never), and after epochs if the last is `seconds` old.
+    (0: never), and after epochs if the last is `seconds` old. Once it is `asked_to_end` it leaves one more and raises
+    `Interrupted`: after the step, or, of several processes, after the epoch, where they ask the first one.
     """
 
     folder: Path
     steps: int = 0
     seconds: float = 0.0
+    asked_to_end: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -121,11 +125,9 @@ def train(
     pace = pace_of(spec.training, settings)
     last = pace.epochs if until is None else min(until, pace.epochs)
     plain, spec = spec, _dealt(spec, data, settings, mesh)
-    samples, size = data.samples, batch_size_of(pace.batch_size, data.samples, settings.data_shards)
+    samples, size = data.samples, batch_size_of(pace.batch_size, data.samples, mesh.shape["data"])
     per_epoch = -(-samples // size)
     steps = per_epoch * pace.epochs
-    deals = deals_of(spec, mesh.shape["model"])
-    samplers = _samplers(spec, deals, data)
     saver = _Saver(checkpoints, lambda: _fingerprint(spec, data, settings, stopper), stopper)
     check_same(lambda: f"{_fingerprint(spec, data, settings, stopper)}{settings!r}{checkpoints and checkpoints.steps}")
     progress = saver.load((plain, spec), settings, mesh, steps=steps)
@@ -133,21 +135,12 @@ def train(
         progress = _begin(spec, data, settings, mesh, steps=steps)
         after_epoch(0, partial(in_order, progress.state, spec, mesh))
     step = make_step(spec, settings, mesh, steps=steps)
+    feed = Feed.of(spec, data.inputs, data.targets, mesh, pace.batch_size)
     add = jax.jit(lambda sums, report: jax.tree.map(jnp.add, sums, report), donate_argnums=0)
     for epoch in _epochs(progress.epoch, last, stopper):
         started, before = time.monotonic(), progress.done * size
         order = sample_order(samples, shuffle=spec.shuffle, seed=settings.seed, epoch=epoch)
-        batches = paired_batches(
-            data.inputs,
-            data.targets,
-            batch_size=pace.batch_size,
-            shards=settings.data_shards,
-            order=order[progress.done * size :],
-            deals=deals,
-            samplers=samplers,
-            seed=(settings.seed, epoch),
-        )
-        for inputs, targets in prefetched(to_mesh(batch, mesh) for batch in batches):
+        for inputs, targets in feed.batches(order[progress.done * size :], (settings.seed, epoch)):
             progress.state, report = step(progress.state, inputs, targets)
             progress.sums = add(progress.sums, report)
             progress.done += 1
@@ -170,7 +163,7 @@ def train(
                     loss=loss / samples,
                     regularization=decay / samples,
                     seconds=seconds,
-                    samples_per_second=(samples - before) / seconds,
+                    samples_per_second=max(samples - before, 0) / seconds,
                     seconds_left=(time.monotonic() - started) * (last - epoch) * (not over),
                     braked=int(braked),
                     judged=judged,
@@ -261,16 +254,25 @@ class _Saver:
         return _Progress(tree["state"], epoch, done, tree["sums"])
 
     def after_step(self, progress: _Progress, *, step: int) -> None:
-        if self._wanted is not None and self._wanted.steps and step % self._wanted.steps == 0:
+        if self._wanted is None:
+            return
+        asked = jax.process_count() == 1 and self._wanted.asked_to_end()
+        if asked or (self._wanted.steps and step % self._wanted.steps == 0):
             self._save(progress)
+        if asked:
+            raise _interrupted(progress)
 
     def after_epoch(self, progress: _Progress, *, over: bool) -> None:
-        # What follows a training that is done anew may take as long again.
-        if over and (self._stopper is None or not self._stopper.rule.refit):
+        if self._wanted is None:
             return
+        asked = agreed(self._wanted.asked_to_end())
+        # What follows a training that is done anew may take as long again.
+        ends = over and (self._stopper is None or not self._stopper.rule.refit)
         # Clocks differ between processes, and all save or none.
-        if self._wanted and agreed(over or time.monotonic() - self._last >= self._wanted.seconds):
+        if asked or (not ends and agreed(over or time.monotonic() - self._last >= self._wanted.seconds)):
             self._save(progress)
+        if asked and not over:
+            raise _interrupted(progress)
 
     def _save(self, progress: _Progress) -> None:
         if self._wanted is None:
@@ -284,9 +286,14 @@ class _Saver:
         self._last = time.monotonic()
 
 
+def _interrupted(progress: _Progress) -> Interrupted:
+    after = f"{progress.done} steps of epoch {progress.epoch}" if progress.done else f"epoch {progress.epoch - 1}"
+    return Interrupted(f"asked to end, saved after {after}; begun again, the training goes on from there")
+
+
 def _dealt(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, mesh: Mesh) -> NetworkSpec:
     weights = ON_CPU if mesh.devices.flat[0].platform == "cpu" else ON_ACCELERATOR
-    is_local = rates_of(spec, settings).is_local and settings.data_shards == 1
+    is_local = rates_of(spec, settings).touches_rows_only(mesh.shape["data"])
     return with_deals(spec, _sparse_layers(data), shards=mesh.shape["model"], weights=weights, is_local=is_local)
 
 
@@ -314,15 +321,6 @@ def _sparse_layers(data: TrainingData) -> set[str]:
     return {name for name, dataset in roles if isinstance(dataset, SparseDataset)}
 
 
-def _samplers(spec: NetworkSpec, deals: Mapping[str, Deal], data: TrainingData) -> dict[str, Sampler]:
-    found: dict[str, Sampler] = {}
-    for layer in spec.outputs:
-        dataset = data.targets[layer.name]
-        if layer.sampling.by and isinstance(dataset, SparseDataset):
-            found[layer.name] = Sampler.of(layer.sampling, deals[layer.name], dataset)
-    return found
-
-
 def _zeros(mesh: Mesh) -> StepReport:
     zeros = StepReport(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
     return placed(zeros, NamedSharding(mesh, P()))
@@ -330,7 +328,7 @@ def _zeros(mesh: Mesh) -> StepReport:
 
 def _fingerprint(spec: NetworkSpec, data: TrainingData, settings: TrainSettings, stopper: Stopper | None) -> str:
     """Of everything that decides the weights at a step, and which of them are kept."""
-    idle, pace = {"report_every", "k", "held_out", "batch_size", "epochs"}, pace_of(spec.training, settings)
+    idle, pace = {*_IDLE, "batch_size", "epochs"}, pace_of(spec.training, settings)
     asked = spec.optimizer or OptimizerSpec()
     # A training may be given more epochs than it had.
     epochs = pace.epochs if asked.schedule is Schedule.COSINE and not asked.steps else None

@@ -12,28 +12,38 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from scipy.stats import qmc
 
+from trainer.content import wants_attributes
 from trainer.data.load import load_data
 from trainer.data.split import HeldOut
-from trainer.data.validation import hold_out_samples
+from trainer.data.split_files import read_split
+from trainer.data.validation import can_hold_out, hold_out_features, hold_out_samples
 from trainer.ending import train_to_its_end
-from trainer.errors import InputError, NonFiniteError, SettingsError
+from trainer.errors import InputError, Interrupted, NonFiniteError, SettingsError
 from trainer.filing import replacing
-from trainer.inputs import fitted
+from trainer.fitting import training_data
+from trainer.inputs import Inputs, attributes_of, fitted, read_widest, without_open
 from trainer.jsontree import Node
-from trainer.network import network_of, read_tree
+from trainer.network import network_of, read_network, read_tree
 from trainer.network_types import NetworkSpec
 from trainer.pace import EarlyStopping, metric_k, pace_of
-from trainer.ranges import Open, closed, open_values
-from trainer.settings import TrainSettings
+from trainer.ranges import Open, closed, corners, open_values
+from trainer.rundir import RunDirectory
+from trainer.settings import JobSpec, TrainSettings
 from trainer.sparse import SparseDataset
-from trainer.train import EpochReport, TrainingData, digest_of
+from trainer.train import EpochReport, digest_of
 
 Say = Callable[[str], None]
 
+_JOURNAL, _TABLE, _BEST = "trials.jsonl", "trials.txt", "best.json"
+_MOST_TOLD = 10
+"""Trials, the best first, that a job's log tells of."""
+_IDLE = {"tune_trials", "tune_minutes", "k", "report_every"}
+"""Settings that change no trial."""
 _MOST_REPEATED = 4096
 """Points in a row that bring nothing new, after which every combination counts as tried."""
 _FEWEST_OTHERS, _FIRST_EPOCH = 4, 5
@@ -54,6 +64,12 @@ class Search:
     """After which no trial is begun."""
     metric: str = ""
     """`""`: that of the network's early stopping, else ndcg@100."""
+    settings: TrainSettings | None = None
+    """Of every trial, but for the seed."""
+    in_all: bool = False
+    """The minutes of earlier calls count, too: killed and called again it ends at the same trials."""
+    asked_to_end: Callable[[], bool] = lambda: False
+    """After an epoch it then raises `Interrupted`; called again, it begins that trial anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +80,35 @@ class Samples:
     validation: HeldOut
     source: Path
     """Of which errors speak."""
+    attributes: SparseDataset | None = None
+    """Items × attributes, where the network asks for them."""
 
     @classmethod
-    def taken_from(cls, data: Path, *, share: float, seed: int) -> Self:
-        """Validation samples taken out of a dataset."""
-        training, validation = hold_out_samples(load_data(data).dataset, share=share, seed=seed)
-        return cls(training, validation, data)
+    def of_split(cls, folder: Path) -> Self:
+        """The training and the validation part of a split that `trainer split` wrote."""
+        split = read_split(folder)
+        if split.validation is None:
+            raise SettingsError(
+                f"split: {folder} has no validation part to judge by; make it anew with --validation-part"
+            )
+        return cls(split.training, split.validation, folder)
+
+    @classmethod
+    def kept_from(cls, inputs: Inputs, source: Path, *, seed: int) -> Self:
+        """What early stopping would keep of what a job trains on."""
+        if not can_hold_out(inputs.training):
+            raise InputError(f"{source}: no sample has five features, of which one could be kept to judge trials by")
+        stopping = inputs.spec.training.stopping or EarlyStopping()
+        training, validation = hold_out_features(inputs.training, share=stopping.validation, seed=seed)
+        return cls(training, validation, source, inputs.attributes)
+
+    @classmethod
+    def taken_from(cls, data: Path, network: Path, *, share: float, seed: int) -> Self:
+        """Validation samples taken out of a dataset, with the attributes that `network` asks for."""
+        loaded, spec = load_data(data), read_widest(network)
+        training, validation = hold_out_samples(loaded.dataset, share=share, seed=seed)
+        wanted = wants_attributes((*spec.inputs, *spec.outputs))
+        return cls(training, validation, data, attributes_of(data, loaded.features) if wanted else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +147,9 @@ def tune(search: Search, samples: Samples, *, mesh: Mesh, say: Say) -> list[Tria
     journal = _Journal(search.out, _head(search, root, samples))
     trials = journal.trials
     for values in _combinations(opened, search.seed, before=trials):
-        if len(trials) >= search.trials or time.monotonic() - started > search.minutes * 60:
+        # By the journal alone, so that a call that comes after a kill decides alike.
+        spent = sum(trial.seconds for trial in trials) if search.in_all else time.monotonic() - started
+        if len(trials) >= search.trials or spent > search.minutes * 60:
             break
         begun = time.monotonic()
         tried = _tried(network_of(closed(root, _by_place(opened, values))), search, samples, mesh, trials)
@@ -119,6 +160,37 @@ def tune(search: Search, samples: Samples, *, mesh: Mesh, say: Say) -> list[Tria
         _write_results(search.out, root, opened, trials)
     _write_results(search.out, root, opened, trials)
     return trials
+
+
+def tuned(
+    inputs: Inputs,
+    network: Path,
+    job: JobSpec,
+    directory: RunDirectory,
+    *,
+    mesh: Mesh,
+    say: Say,
+    asked_to_end: Callable[[], bool] = lambda: False,
+) -> Inputs:
+    """A job's inputs with the best network of as many trials as it asks for of what `network` leaves open. `inputs` are
+    with any of its values; nothing that is held out is looked at. Trials lie with the checkpoints, to go on from, and
+    in the run directory when they are done.
+    """
+    if jax.process_count() > 1:
+        raise SettingsError("tune_trials: several processes that train as one cannot tune; tune on one machine first")
+    settings, source, out = without_open(network, job.settings), directory.path / job.data, directory.tuning
+    minutes = settings.tune_minutes or float("inf")
+    search = Search(network, out, settings.tune_trials, settings.seed, minutes, "", settings, True, asked_to_end)
+    trials = tune(search, Samples.kept_from(inputs, source, seed=settings.seed), mesh=mesh, say=say)
+    for name in (_JOURNAL, _TABLE, _BEST):
+        if (out / name).exists():
+            directory.write(name, (out / name).read_text(encoding="utf-8"))
+    for line in table(trials, most=_MOST_TOLD).splitlines():
+        say(line)
+    if not any(trial.state == "complete" for trial in trials):
+        raise InputError(f"{out / _JOURNAL}: no trial came to its end; give tuning more time, or other ranges")
+    spec = fitted(read_network(out / _BEST), inputs.loaded.dataset, source, inputs.attributes)
+    return replace(inputs, spec=spec)
 
 
 def table(trials: Sequence[Trial], *, most: int | None = None) -> str:
@@ -139,7 +211,8 @@ class _Behind(Exception):
 
 def _tried(spec: NetworkSpec, search: Search, samples: Samples, mesh: Mesh, before: Sequence[Trial]) -> Trial:
     """How a network does; its number, values and seconds are left open."""
-    spec, settings = fitted(spec, samples.training, samples.source), TrainSettings.of(seed=search.seed)
+    spec = fitted(spec, samples.training, samples.source, samples.attributes)
+    settings = (search.settings or TrainSettings()).model_copy(update={"seed": search.seed})
     pace = pace_of(spec.training, settings)
     stated = pace.stopping or EarlyStopping(patience=max(pace.epochs, 1))
     rule = replace(stated, metric=search.metric or stated.metric)
@@ -148,6 +221,8 @@ def _tried(spec: NetworkSpec, search: Search, samples: Samples, mesh: Mesh, befo
     def tell(report: EpochReport) -> None:
         if report.judged is not None:
             curve.append(report.judged.value)
+        if search.asked_to_end():
+            raise Interrupted(f"asked to end after {len(before)} trials; begun again, the tuning goes on from there")
         if _is_behind(curve, [trial.curve for trial in before]):
             raise _Behind
 
@@ -157,12 +232,13 @@ def _tried(spec: NetworkSpec, search: Search, samples: Samples, mesh: Mesh, befo
     try:
         trained = train_to_its_end(
             spec,
-            _everywhere(spec, samples.training),
+            training_data(spec, samples.training, samples.attributes),
             settings,
             mesh=mesh,
             tell=tell,
             validation=samples.validation,
             stopping=rule,
+            attributes=samples.attributes,
         )
     except _Behind:
         return ended("behind", max(curve), len(curve))
@@ -198,9 +274,11 @@ def _combinations(opened: Sequence[Open], seed: int, *, before: Sequence[Trial])
 
 def _check_ends(root: Node, opened: Sequence[Open], samples: Samples) -> None:
     """Refuse ends of ranges that no network can have, before hours are spent."""
-    first = {one.place: one.ends[0] for one in opened}
-    for values in (first, *({**first, one.place: one.ends[1]} for one in opened)):
-        fitted(network_of(closed(root, values)), samples.training, samples.source)
+    for values in corners(opened):
+        spec = network_of(closed(root, values))
+        if samples.attributes is None and wants_attributes((*spec.inputs, *spec.outputs)):
+            raise SettingsError(f"{samples.source}: the network wants attributes, which a split does not keep")
+        fitted(spec, samples.training, samples.source, samples.attributes)
 
 
 def _by_place(opened: Sequence[Open], values: Mapping[str, Any]) -> dict[tuple[str | int, ...], Any]:
@@ -209,25 +287,19 @@ def _by_place(opened: Sequence[Open], values: Mapping[str, Any]) -> dict[tuple[s
 
 def _write_results(folder: Path, root: Node, opened: Sequence[Open], trials: Sequence[Trial]) -> None:
     """The table, and the best network."""
-    _write(folder / "trials.txt", table(trials) + "\n")
+    _write(folder / _TABLE, table(trials) + "\n")
     best = min(trials, key=lambda one: one.rank, default=None)
     if best is not None and best.state == "complete":
         network = closed(root, _by_place(opened, best.values))
-        _write(folder / "best.json", json.dumps(network.value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _everywhere(spec: NetworkSpec, dataset: SparseDataset) -> TrainingData:
-    return TrainingData(
-        dict.fromkeys((layer.name for layer in spec.inputs), dataset),
-        dict.fromkeys((layer.name for layer in spec.outputs), dataset),
-    )
+        _write(folder / _BEST, json.dumps(network.value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _head(search: Search, root: Node, samples: Samples) -> dict[str, Any]:
     """What trials must have in common to be compared."""
     parts = (samples.training, samples.validation.known, samples.validation.wanted)
     network = json.dumps(root.value, sort_keys=True)
-    return {
+    stated = {} if search.settings is None else {"settings": search.settings.model_dump_json(exclude=_IDLE)}
+    return stated | {
         "network": hashlib.sha256(network.encode()).hexdigest(),
         "samples": hashlib.sha256(b"".join(map(digest_of, parts))).hexdigest(),
         "seed": search.seed,
@@ -239,7 +311,7 @@ class _Journal:
     """`trials.jsonl`: a line about the search, then one a trial, each on the disk before the next begins."""
 
     def __init__(self, folder: Path, head: Mapping[str, Any]) -> None:
-        self._path = folder / "trials.jsonl"
+        self._path = folder / _JOURNAL
         try:
             folder.mkdir(parents=True, exist_ok=True)
             whole = self._path.read_bytes() if self._path.exists() else b""

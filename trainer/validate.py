@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from trainer.data.batches import paired_batches
-from trainer.network_types import NetworkSpec
+from trainer.errors import NetworkError
+from trainer.network_types import ErrorFunction, NetworkSpec
 from trainer.objective import objective_function
 from trainer.pace import pace_of
 from trainer.settings import TrainSettings
@@ -27,6 +28,8 @@ def largest_errors(
     """By parameter: how far the gradient of the first batch's mean loss is from its central difference over `step`,
     at most, over some entries drawn by the seed.
     """
+    if any(spec.loss_of(layer) is ErrorFunction.PAIRWISE for layer in spec.outputs):
+        raise NetworkError("the gradient of BPR, which is of sampled pairs, cannot be validated", "$.ErrorFunction")
     state, size = create_state(spec, settings, mesh, steps=1), pace_of(spec.training, settings).batch_size
     batches = paired_batches(
         data.inputs,

@@ -37,6 +37,7 @@ class Clients:
     sts: Any
     pricing: Any
     quotas: Any
+    s3: Any
     address_url: str
 
     def ask_address(self) -> str:
@@ -78,12 +79,13 @@ def _clients(session: Any, region: str, options: Mapping[str, Any], address_url:
         sts=client("sts"),
         pricing=client("pricing", of_region=PRICE_LIST_REGION),
         quotas=client("service-quotas"),
+        s3=client("s3"),
         address_url=address_url,
     )
 
 
 def _config(options: Mapping[str, Any], attempts: int) -> Config:
-    direct: dict[str, Any] = {"proxies": {}} if "endpoint_url" in options else {}
+    direct: dict[str, Any] = {"proxies": {}, "s3": {"addressing_style": "path"}} if "endpoint_url" in options else {}
     return Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=_CONNECT_SECONDS,

@@ -136,13 +136,21 @@ class AwsCloud:
         """Admit `cidr` on TCP port 22; already so is fine. `NotYetVisible` if the group is not seen."""
         network.admit(self._ec2, group_id, cidr=cidr, tags=tags)
 
+    def allow_members(self, group_id: str, *, efa: bool, tags: Mapping[str, str]) -> None:
+        """Let members of the group reach each other; already so is fine. `NotYetVisible` if it is not seen."""
+        network.admit_members(self._ec2, group_id, efa=efa, tags=tags)
+
+    def create_placement_group(self, name: str, *, tags: Mapping[str, str]) -> None:
+        """Create a group whose instances stand close together. `AlreadyExists` if the name is taken."""
+        network.create_cluster(self._clients.creator, name, tags=tags)
+
     def import_key_pair(self, name: str, *, public_openssh: str, tags: Mapping[str, str]) -> str:
         """Import an ed25519 public key; returns AWS's fingerprint. `AlreadyExists` if the name is taken."""
         return keys.import_key(self._clients.creator, name, public_openssh=public_openssh, tags=tags)
 
-    def run_instance(self, request: LaunchRequest) -> Instance:
-        """Start one instance. Repeating a request with its token returns the same instance; another
-        request with it is `AlreadyExists`. `NotYetVisible` if key pair or group are not seen yet.
+    def run_instances(self, request: LaunchRequest) -> tuple[Instance, ...]:
+        """Start as many as asked for, or none. Repeating a request with its token returns the same ones;
+        another request with it is `AlreadyExists`. `NotYetVisible` if key pair or groups are not seen yet.
         """
         return instances.run(self._clients.creator, request)
 
@@ -157,6 +165,10 @@ class AwsCloud:
     def delete_security_group(self, group_id: str) -> None:
         """Delete by id."""
         network.delete_group(self._ec2, group_id)
+
+    def delete_placement_group(self, name: str) -> None:
+        """Delete by name."""
+        network.delete_cluster(self._ec2, name)
 
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume that is attached to nothing."""

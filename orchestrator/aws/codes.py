@@ -10,6 +10,7 @@ from orchestrator.errors import (
     CloudRefused,
     CloudUnavailable,
     CredentialsMissing,
+    HostUnreachable,
     InstanceDied,
     NoCapacity,
     PermissionMissing,
@@ -31,6 +32,8 @@ _ANOTHER = "try again later, or allow more instance types or the other market"
 _LOG_IN = "log in again, and check this machine's clock"
 _LATER = "AWS is busy or failing: try again in some minutes"
 _POLICY = "see infra/iam-policy.json"
+_SSM = "it takes a minute to report; its image must have the agent, its role AmazonSSMManagedInstanceCore"
+_BUCKETS = "see PassMachineRolePolicy in infra/cloudformation"
 _OTHERS = "something else still uses it: look at it in the EC2 console"
 _AMI = "image ids differ from region to region: check id, region and whether it is shared with this account"
 _BUG = "image, instance type and settings do not go together; if none of yours is to blame, report this message"
@@ -55,6 +58,8 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
     Reaction(QuotaExceeded, ""): ("VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded"),
     # A person has to do something.
     Reaction(PermissionMissing, _POLICY): ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException"),
+    # S3's answers to HEAD have no body, and so no code.
+    Reaction(PermissionMissing, _BUCKETS): ("403",),
     Reaction(PermissionMissing, "the first spot request of an account makes a role: see infra/iam-policy.json"): (
         "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
     ),
@@ -94,7 +99,8 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
         "InvalidKey.Format",
         "InvalidKeyPair.Format",
     ),
-    Reaction(CloudRefused, "delete what is not needed, or ask AWS for a higher quota of VPC"): (
+    Reaction(CloudRefused, "delete what is not needed, or ask AWS for a higher quota"): (
+        "PlacementGroupLimitExceeded",
         "RulesPerSecurityGroupLimitExceeded",
         "SecurityGroupLimitExceeded",
         "VpcLimitExceeded",
@@ -139,6 +145,7 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
         "IncorrectInstanceState",
         "IncorrectState",
         "InvalidGroup.InUse",
+        "InvalidPlacementGroup.InUse",
         "ResourceInUse",
         "VolumeInUse",
     ),
@@ -148,18 +155,24 @@ _GROUPS: Mapping[Reaction, tuple[str, ...]] = {
         "InvalidGroup.Duplicate",
         "InvalidKeyPair.Duplicate",
         "InvalidPermission.Duplicate",
+        "InvalidPlacementGroup.Duplicate",
     ),
+    Reaction(HostUnreachable, _SSM): ("TargetNotConnected",),
     Reaction(InstanceDied, "start the run again"): ("IdempotentInstanceTerminated",),
     # Not there: too early, already gone or never so, which the caller knows.
     Reaction(None, _AMI): ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable"),
     Reaction(None, ""): (
+        "404",
         "InvalidGroup.NotFound",
         "InvalidGroupId.Malformed",
         "InvalidInstanceID.NotFound",
         "InvalidKeyPair.NotFound",
         "InvalidPermission.NotFound",
+        "InvalidPlacementGroup.Unknown",
         "InvalidSubnetID.NotFound",
         "InvalidVolume.NotFound",
+        "NoSuchBucket",
+        "NoSuchKey",
         "NoSuchResourceException",
         "ParameterNotFound",
     ),

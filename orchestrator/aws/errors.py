@@ -7,6 +7,7 @@ from botocore.exceptions import (
     ClientError,
     CredentialRetrievalError,
     HTTPClientError,
+    IncompleteReadError,
     LoginError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -21,6 +22,8 @@ from orchestrator.aws.codes import reaction_to
 from orchestrator.errors import AlreadyGone, CloudUnavailable, CredentialsMissing, PermissionMissing, RunFailed
 
 _LONGEST = 400
+_RIGHTS = {"HeadBucket": "ListBucket", "HeadObject": "GetObject", "ListObjectsV2": "ListBucket"}
+"""Operations whose right has another name."""
 _NOT_LOGGED_IN = (
     CredentialRetrievalError,
     LoginError,
@@ -43,7 +46,7 @@ def translated(doing: str, *, service: str = "ec2", missing: type[RunFailed] = A
         raise _ours(error, doing, service=service, missing=missing) from error
     except _NOT_LOGGED_IN as error:
         raise CredentialsMissing(f"{doing}: {error}; log in, say with `aws sso login`") from error
-    except (HTTPClientError, NoConnection) as error:
+    except (HTTPClientError, IncompleteReadError, NoConnection) as error:
         raise CloudUnavailable(f"{doing}: AWS cannot be reached: {error}") from error
     except ResponseParserError as error:
         raise CloudUnavailable(f"{doing}: AWS's answer cannot be read: {_short(str(error))}") from error
@@ -55,7 +58,8 @@ def _ours(error: ClientError, doing: str, *, service: str, missing: type[RunFail
     reaction = reaction_to(code, status=error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     kind, advice = reaction.error or missing, reaction.advice
     if kind is PermissionMissing:
-        advice = f"the caller's policy must allow {service}:{error.operation_name} ({advice})"
+        action = _RIGHTS.get(error.operation_name, error.operation_name)
+        advice = f"the caller's policy must allow {service}:{action} ({advice})"
     return kind(f"{doing}: {code}: {message}{f'; {advice}' if advice else ''}")
 
 

@@ -1,4 +1,4 @@
-"""Instances and their types: what is offered where, what runs, starting and ending one."""
+"""Instances and their types: what is offered where, what runs, starting some and ending one."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC
@@ -77,12 +77,13 @@ def running_vcpus(ec2: Any) -> tuple[Running, ...]:
     )
 
 
-def run(creator: Any, request: LaunchRequest) -> Instance:
-    """Start one instance. Raises `NotYetVisible` where key pair, group or subnet are not seen yet."""
-    doing = f"starting {request.instance_type} in {request.subnet_id}"
+def run(creator: Any, request: LaunchRequest) -> tuple[Instance, ...]:
+    """Start what is asked for. Raises `NotYetVisible` where key pair, groups or subnet are not seen yet."""
+    number = f"{request.count} × " if request.count > 1 else ""
+    doing = f"starting {number}{request.instance_type} in {request.subnet_id}"
     with translated(doing, missing=NotYetVisible):
         told = creator.run_instances(**run_instances(request))
-    return _instance(told["Instances"][0])
+    return tuple(_instance(entry) for entry in told["Instances"])
 
 
 def terminate(ec2: Any, instance_id: str) -> None:
@@ -124,6 +125,7 @@ def _instance_type(told: Mapping[str, Any]) -> InstanceType:
         ena_required=told.get("NetworkInfo", {}).get("EnaSupport") == "required",
         usage_classes=tuple(told.get("SupportedUsageClasses", ())),
         nitro_tpm=told.get("NitroTpmSupport", "supported") == "supported",
+        efa=bool(told.get("NetworkInfo", {}).get("EfaSupported")),
     )
 
 
@@ -136,6 +138,7 @@ def _instance(told: Mapping[str, Any]) -> Instance:
         public_ip=told.get("PublicIpAddress"),
         launched_at=launched_at.astimezone(UTC) if launched_at else None,
         state_reason=_state_reason(told),
+        private_ip=told.get("PrivateIpAddress"),
     )
 
 

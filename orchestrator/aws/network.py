@@ -1,6 +1,4 @@
-"""The network: default VPC and subnets, security groups, the caller's address, and what of ours still
-exists in a region.
-"""
+"""The network: default VPC and subnets, security groups and placement groups, the caller's address."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -8,7 +6,13 @@ from contextlib import suppress
 from typing import Any
 
 from orchestrator.aws.errors import translated
-from orchestrator.aws.requests import allow_ssh, create_security_group, filters
+from orchestrator.aws.requests import (
+    allow_members,
+    allow_ssh,
+    create_placement_group,
+    create_security_group,
+    filters,
+)
 from orchestrator.errors import AlreadyExists, CloudRefused, NotYetVisible
 from orchestrator.resources import Network, Subnet
 
@@ -54,6 +58,31 @@ def admit(ec2: Any, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> Non
     opening = translated(f"opening port 22 of {group_id} to {cidr}", missing=NotYetVisible)
     with suppress(AlreadyExists), opening:
         ec2.authorize_security_group_ingress(**allow_ssh(group_id, cidr=cidr, tags=tags))
+
+
+def admit_members(ec2: Any, group_id: str, *, efa: bool, tags: Mapping[str, str]) -> None:
+    """Let members of a group reach each other; already so is fine. `NotYetVisible` if the group is not seen yet."""
+    rule = allow_members(group_id, efa=efa, tags=tags)
+    doing = f"opening {group_id} to its own members"
+    with suppress(AlreadyExists), translated(doing, missing=NotYetVisible):
+        ec2.authorize_security_group_ingress(**rule)
+    if efa:
+        # What every group lets out to any address does not hold for an EFA:
+        # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa-start.html
+        with suppress(AlreadyExists), translated(doing, missing=NotYetVisible):
+            ec2.authorize_security_group_egress(**rule)
+
+
+def create_cluster(creator: Any, name: str, *, tags: Mapping[str, str]) -> None:
+    """Create a cluster placement group. `AlreadyExists` if the name is taken."""
+    with translated(f"creating the placement group {name}"):
+        creator.create_placement_group(**create_placement_group(name, tags=tags))
+
+
+def delete_cluster(ec2: Any, name: str) -> None:
+    """Delete by name. `StillInUse` while an instance is in it."""
+    with translated(f"deleting the placement group {name}"):
+        ec2.delete_placement_group(GroupName=name)
 
 
 def delete_group(ec2: Any, group_id: str) -> None:

@@ -36,7 +36,7 @@ def create_security_group(name: str, *, vpc_id: str, tags: Mapping[str, str]) ->
     """CreateSecurityGroup, of an empty group."""
     return {
         "GroupName": name,
-        "Description": "launch-and-train: SSH from the caller's address to one rented instance",
+        "Description": "launch-and-train: SSH from the caller's address to what one run rents",
         "VpcId": vpc_id,
         "TagSpecifications": tagging(("security-group",), tags),
     }
@@ -57,6 +57,28 @@ def allow_ssh(group_id: str, *, cidr: str, tags: Mapping[str, str]) -> dict[str,
     }
 
 
+def allow_members(group_id: str, *, efa: bool, tags: Mapping[str, str]) -> dict[str, Any]:
+    """AuthorizeSecurityGroupIngress, of whatever is in the group itself: all TCP, or, since an EFA speaks a protocol of
+    its own, everything.
+    """
+    ports = {"IpProtocol": "-1"} if efa else {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535}
+    rule = {**ports, "UserIdGroupPairs": [{"GroupId": group_id, "Description": "machines of the run"}]}
+    return {
+        "GroupId": group_id,
+        "IpPermissions": [rule],
+        "TagSpecifications": tagging(("security-group-rule",), tags),
+    }
+
+
+def create_placement_group(name: str, *, tags: Mapping[str, str]) -> dict[str, Any]:
+    """CreatePlacementGroup, of machines close together in one zone."""
+    return {
+        "GroupName": name,
+        "Strategy": "cluster",
+        "TagSpecifications": tagging(("placement-group",), tags),
+    }
+
+
 def import_key_pair(name: str, *, public_openssh: str, tags: Mapping[str, str]) -> dict[str, Any]:
     """ImportKeyPair."""
     return {
@@ -67,11 +89,11 @@ def import_key_pair(name: str, *, public_openssh: str, tags: Mapping[str, str]) 
 
 
 def run_instances(request: LaunchRequest) -> dict[str, Any]:
-    """RunInstances, of one instance that ends itself when it shuts down."""
+    """RunInstances, all or none, of instances that end themselves when they shut down."""
     return {
         "ClientToken": request.client_token,
-        "MinCount": 1,
-        "MaxCount": 1,
+        "MinCount": request.count,
+        "MaxCount": request.count,
         "ImageId": request.image.image_id,
         "InstanceType": request.instance_type,
         "KeyName": request.key_name,
@@ -91,8 +113,10 @@ def run_instances(request: LaunchRequest) -> dict[str, Any]:
                 "Groups": [request.group_id],
                 "AssociatePublicIpAddress": True,
                 "DeleteOnTermination": True,
+                **({"InterfaceType": "efa"} if request.efa else {}),
             }
         ],
+        **({"Placement": {"GroupName": request.placement_group}} if request.placement_group else {}),
         # Without this an open reservation of somebody else's may be used up.
         "CapacityReservationSpecification": {"CapacityReservationPreference": "none"},
         **({"IamInstanceProfile": {"Name": request.instance_profile}} if request.instance_profile else {}),

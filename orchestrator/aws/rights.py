@@ -6,7 +6,12 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from orchestrator.aws.errors import translated
-from orchestrator.aws.requests import create_security_group, import_key_pair, run_instances
+from orchestrator.aws.requests import (
+    create_placement_group,
+    create_security_group,
+    import_key_pair,
+    run_instances,
+)
 from orchestrator.errors import RunFailed
 from orchestrator.resources import LaunchRequest
 
@@ -17,10 +22,11 @@ _SOME_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRY
 
 def rights(creator: Any, request: LaunchRequest, *, vpc_id: str) -> Mapping[str, str]:
     """For each action that begins a rental what AWS says against it; empty where it would be allowed. The launch is
-    asked for without group and key pair, which do not exist yet.
+    asked for without groups and key pair, which do not exist yet.
     """
     name = "launch-and-train-doctor"
-    launch = {key: value for key, value in run_instances(request).items() if key not in {"KeyName", "ClientToken"}}
+    later = {"KeyName", "ClientToken", "Placement"}
+    launch = {key: value for key, value in run_instances(request).items() if key not in later}
     launch["NetworkInterfaces"] = [
         {k: v for k, v in one.items() if k != "Groups"} for one in launch["NetworkInterfaces"]
     ]
@@ -35,6 +41,9 @@ def rights(creator: Any, request: LaunchRequest, *, vpc_id: str) -> Mapping[str,
         ),
         "ec2:RunInstances": (creator.run_instances, launch),
     }
+    if request.count > 1:
+        cluster = create_placement_group(name, tags=request.tags)
+        asked = {"ec2:CreatePlacementGroup": (creator.create_placement_group, cluster), **asked}
     return {action: _refusal(action, call, parameters) for action, (call, parameters) in asked.items()}
 
 

@@ -35,13 +35,21 @@ _SHELVES = (
         "NetworkInterfaceId",
         state_key="Status",
     ),
+    _Shelf(
+        Kind.PLACEMENT_GROUP,
+        "describe_placement_groups",
+        "PlacementGroups",
+        "GroupName",
+        name_key="GroupName",
+        state_key="State",
+    ),
     _Shelf(Kind.SECURITY_GROUP, "describe_security_groups", "SecurityGroups", "GroupId", name_key="GroupName"),
 )
 
 
 def tagged(ec2: Any, region: str, run_id: str | None, *, kinds: Sequence[Kind]) -> tuple[Tagged, ...]:
-    """Everything of ours, or of one run, that still exists in the region. A key pair's id is its name,
-    by which it is deleted.
+    """Everything of ours, or of one run, that still exists in the region. The id of a key pair or placement
+    group is its name, by which it is deleted.
     """
     shelves = (shelf for shelf in _SHELVES if shelf.kind in kinds)
     return tuple(_tagged(entry, shelf, region) for shelf in shelves for entry in _told(ec2, shelf, run_id))

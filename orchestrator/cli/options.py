@@ -25,7 +25,18 @@ Config = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Do all of it on this machine: mocked AWS, real SSH, real training.")
 ]
-Data = Annotated[str | None, typer.Option("--data", help="Ratings: file, folder or URL.", metavar="PATH|URL")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Ratings: file, folder or URL (https, s3).", metavar="PATH|URL")
+]
+DataOnMachine = Annotated[
+    bool | None,
+    typer.Option(
+        "--data-on-machine/--no-data-on-machine",
+        help="The machine fetches what is at the URL, by its --data-sha256; always so for s3.",
+        show_default="no-data-on-machine",
+    ),
+]
+DataSha256 = Annotated[str | None, typer.Option("--data-sha256", help="SHA-256 of what is at the URL.", metavar="HEX")]
 NetworkOption = Annotated[Path | None, typer.Option("--network", help="Network definition (JSON).")]
 Ami = Annotated[
     str | None,
@@ -35,6 +46,11 @@ InstanceTypes = Annotated[
     list[str] | None,
     typer.Option("--instance-type", help="Acceptable type; repeat it, best first.", metavar="T"),
 ]
+Nodes = Annotated[
+    int | None,
+    typer.Option("--nodes", help="So many machines that train as one, all or none.", show_default="1", metavar="N"),
+]
+Node = Annotated[int, typer.Option("--node", help="Which machine, of a run on several.", min=0, metavar="I")]
 Gpus = Annotated[
     int | None, typer.Option("--gpus", help="Any type with so many GPUs or more, in place of names.", metavar="N")
 ]
@@ -56,6 +72,22 @@ WaitCapacity = Annotated[
 MaxUsdPerHour = Annotated[
     str | None, typer.Option("--max-usd-per-hour", help="Leave out offers that cost more an hour.", metavar="D")
 ]
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        "--bucket", help="The machine puts there what it makes, and then ends itself.", metavar="s3://NAME/PREFIX"
+    ),
+]
+InstanceProfile = Annotated[
+    str | None,
+    typer.Option("--instance-profile", help="What the machine itself may do in AWS.", metavar="NAME"),
+]
+Ssm = Annotated[
+    bool | None,
+    typer.Option(
+        "--ssm/--no-ssm", help="Open no port: reach the machine through Session Manager.", show_default="no-ssm"
+    ),
+]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region.", show_default="us-east-1")]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Samples a step.", show_default="the file's, the network's, else 256")
@@ -68,6 +100,24 @@ Recommendations = Annotated[int | None, typer.Option("--k", help="Recommendation
 HeldOut = Annotated[
     float | None,
     typer.Option("--held-out", help="Fraction of each sample hidden from training, to measure with."),
+]
+TuneTrials = Annotated[
+    int | None,
+    typer.Option(
+        "--tune-trials", min=1, help="Trials of what the network leaves open, before it is trained.", metavar="N"
+    ),
+]
+TuneMinutes = Annotated[
+    float | None, typer.Option("--tune-minutes", help="Begin no trial after M minutes of them.", metavar="M")
+]
+MinRating = Annotated[float | None, typer.Option("--min-rating", help="Leave lower ratings out.", metavar="R")]
+Analog = Annotated[
+    bool | None,
+    typer.Option("--analog/--indicator", help="Ratings are values, or mere signs.", show_default="indicator"),
+]
+HalfLifeDays = Annotated[
+    float | None,
+    typer.Option("--half-life-days", help="Halve a rating's value for each D days before the latest.", metavar="D"),
 ]
 Output = Annotated[
     Path | None,
@@ -113,6 +163,8 @@ MockCloud = Annotated[
     typer.Option("--mock-cloud", help="Use this running `orchestrator mock-cloud`.", metavar="URL"),
 ]
 Run = Annotated[str, typer.Argument(help="A run id, or the path of a run folder.")]
+Answer = Callable[[Mapping[str, Any], str], None]
+"""Prints an answer: as JSON or as text."""
 RUNS = Path("runs")
 """Where run folders are kept unless told otherwise."""
 SURVIVORS = 3
@@ -125,9 +177,7 @@ def remark(text: str) -> None:
 
 
 @contextmanager
-def answering(
-    as_json: bool, *, interrupted: str = "nothing was rented"
-) -> Generator[Callable[[Mapping[str, Any], str], None]]:
+def answering(as_json: bool, *, interrupted: str = "nothing was rented") -> Generator[Answer]:
     """Gives a function that prints the answer, and turns errors into one line and a status."""
     from orchestrator.errors import OrchestratorError
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,32 +11,44 @@ from orchestrator.cli.options import (
     RUNS,
     SURVIVORS,
     Ami,
+    Analog,
+    Answer,
     AsJson,
     BatchSize,
+    Bucket,
     Config,
     Data,
+    DataOnMachine,
+    DataSha256,
     Detach,
     DryRun,
     Epochs,
     Fallback,
     GpuMemory,
     Gpus,
+    HalfLifeDays,
     HeldOut,
+    InstanceProfile,
     InstanceTypes,
     KeepAlive,
     MarketOption,
     MaxHours,
     MaxUsd,
     MaxUsdPerHour,
+    MinRating,
     MockCloud,
     MustFit,
     NetworkOption,
+    Nodes,
     On,
     Output,
     Project,
     Recommendations,
     Region,
     Run,
+    Ssm,
+    TuneMinutes,
+    TuneTrials,
     WaitCapacity,
     Yes,
     answering,
@@ -49,23 +61,35 @@ if TYPE_CHECKING:
     from orchestrator.events import Outcome
     from orchestrator.resources import Tagged
     from orchestrator.spec import RunSpec
+    from orchestrator.worlds import Where
 
 _FLAGS = {
     "data": "data",
+    "data_on_machine": "data_on_machine",
+    "data_sha256": "data_sha256",
     "network": "network",
     "ami": "image",
     "instance_type": "instance_types",
+    "nodes": "nodes",
     "gpus": "gpus",
     "gpu_memory": "gpu_memory_gib",
     "market": "market",
     "fallback": "fallback",
     "wait_capacity": "wait_capacity_minutes",
     "max_usd_per_hour": "max_usd_per_hour",
+    "bucket": "bucket",
+    "instance_profile": "instance_profile",
+    "ssm": "ssm",
     "region": "region",
     "batch_size": "settings.batch_size",
     "epochs": "settings.epochs",
     "k": "settings.k",
     "held_out": "settings.held_out",
+    "tune_trials": "settings.tune_trials",
+    "tune_minutes": "settings.tune_minutes",
+    "min_rating": "settings.min_rating",
+    "analog": "settings.analog",
+    "half_life_days": "settings.half_life_days",
     "output": "output",
     "project": "project",
     "max_hours": "max_hours",
@@ -83,19 +107,30 @@ def launch_and_train(
     config: Config = None,
     dry_run: DryRun = False,
     data: Data = None,
+    data_on_machine: DataOnMachine = None,
+    data_sha256: DataSha256 = None,
     network: NetworkOption = None,
     ami: Ami = None,
     instance_type: InstanceTypes = None,
+    nodes: Nodes = None,
     gpus: Gpus = None,
     gpu_memory: GpuMemory = None,
     market: MarketOption = None,
     fallback: Fallback = None,
     wait_capacity: WaitCapacity = None,
+    bucket: Bucket = None,
+    instance_profile: InstanceProfile = None,
+    ssm: Ssm = None,
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
     k: Recommendations = None,
     held_out: HeldOut = None,
+    tune_trials: TuneTrials = None,
+    tune_minutes: TuneMinutes = None,
+    min_rating: MinRating = None,
+    analog: Analog = None,
+    half_life_days: HalfLifeDays = None,
     output: Output = None,
     project: Project = None,
     max_hours: MaxHours = None,
@@ -110,23 +145,11 @@ def launch_and_train(
     mock_cloud: MockCloud = None,
 ) -> None:
     """Rent a GPU machine, train there, bring the recommendations home, give everything back."""
-    from orchestrator.report.outcome import outcome_json, outcome_text
-    from orchestrator.report.standing import detached_text
-    from orchestrator.verbs import carry_out
     from orchestrator.worlds import Where
 
     with answering(as_json) as answer:
-        outcome = carry_out(
-            _spec(config, ctx.params),
-            Where(dry_run, mock_cloud),
-            stream=sys.stderr,
-            agree=asker("Rent this?", yes=yes),
-            quiet=as_json,
-            detach=detach,
-            on=on,
-        )
-        answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
-        _end(outcome)
+        outcome = _carried_out(config, ctx.params, Where(dry_run, mock_cloud), answer)
+        raise typer.Exit(outcome.exit_status)
 
 
 @app.command()
@@ -135,19 +158,30 @@ def plan(
     config: Config = None,
     dry_run: DryRun = False,
     data: Data = None,
+    data_on_machine: DataOnMachine = None,
+    data_sha256: DataSha256 = None,
     network: NetworkOption = None,
     ami: Ami = None,
     instance_type: InstanceTypes = None,
+    nodes: Nodes = None,
     gpus: Gpus = None,
     gpu_memory: GpuMemory = None,
     market: MarketOption = None,
     fallback: Fallback = None,
     wait_capacity: WaitCapacity = None,
+    bucket: Bucket = None,
+    instance_profile: InstanceProfile = None,
+    ssm: Ssm = None,
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
     k: Recommendations = None,
     held_out: HeldOut = None,
+    tune_trials: TuneTrials = None,
+    tune_minutes: TuneMinutes = None,
+    min_rating: MinRating = None,
+    analog: Analog = None,
+    half_life_days: HalfLifeDays = None,
     output: Output = None,
     project: Project = None,
     max_hours: MaxHours = None,
@@ -175,9 +209,12 @@ def offers(
     config: Config = None,
     dry_run: DryRun = False,
     data: Data = None,
+    data_on_machine: DataOnMachine = None,
+    data_sha256: DataSha256 = None,
     network: NetworkOption = None,
     ami: Ami = None,
     instance_type: InstanceTypes = None,
+    nodes: Nodes = None,
     gpus: Gpus = None,
     gpu_memory: GpuMemory = None,
     market: MarketOption = None,
@@ -185,6 +222,11 @@ def offers(
     region: Region = None,
     batch_size: BatchSize = None,
     epochs: Epochs = None,
+    tune_trials: TuneTrials = None,
+    tune_minutes: TuneMinutes = None,
+    min_rating: MinRating = None,
+    analog: Analog = None,
+    half_life_days: HalfLifeDays = None,
     max_hours: MaxHours = None,
     max_usd: MaxUsd = None,
     max_usd_per_hour: MaxUsdPerHour = None,
@@ -282,10 +324,24 @@ def mock_cloud(
         serve(port, scenario=scenario, ready=typer.echo)
 
 
-def _end(outcome: "Outcome") -> NoReturn:
+def _carried_out(config: Path | None, params: Mapping[str, Any], where: "Where", answer: Answer) -> "Outcome":
+    from orchestrator.report.outcome import outcome_json, outcome_text
+    from orchestrator.report.standing import detached_text
+    from orchestrator.verbs import carry_out
+
+    outcome = carry_out(
+        _spec(config, params),
+        where,
+        stream=sys.stderr,
+        agree=asker("Rent this?", yes=params["yes"]),
+        quiet=params["as_json"],
+        detach=params["detach"],
+        on=params["on"],
+    )
+    answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
     if outcome.error:
         typer.echo(f"error: {outcome.error}", err=True)
-    raise typer.Exit(outcome.exit_status)
+    return outcome
 
 
 def _spec(config: Path | None, params: Mapping[str, Any]) -> "RunSpec":

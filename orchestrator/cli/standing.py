@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import RUNS, AsJson, Output, Run, answering, app, remark
+from orchestrator.cli.options import RUNS, AsJson, Node, Output, Run, answering, app, remark
 
 _GOES_ON = "the run goes on"
 
@@ -28,6 +28,7 @@ def status(run: Run, output: Output = None, as_json: AsJson = False) -> None:
 def logs(
     run: Run,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the training ends.")] = False,
+    node: Node = 0,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,7 +37,8 @@ def logs(
 
     with answering(as_json, interrupted=_GOES_ON) as answer:
         heard = io.BytesIO()
-        listen(run, output=output or RUNS, to=heard if as_json else sys.stdout.buffer, on=follow, say=remark)
+        to = heard if as_json else sys.stdout.buffer
+        listen(run, output=output or RUNS, to=to, on=follow, node=node, say=remark)
         if as_json:
             answer({"log": heard.getvalue().decode(errors="replace")}, "")
 
@@ -75,14 +77,15 @@ def fetch(
 def ssh(
     run: Run,
     printed: Annotated[bool, typer.Option("--print", help="Print the command, do not run it.")] = False,
+    node: Node = 0,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Log in to the machine of a run, with its key and its pinned host key."""
+    """Log in to a machine of a run, with its key and its pinned host key."""
     from orchestrator.standing import ssh_command, ssh_text
 
     with answering(as_json, interrupted=_GOES_ON) as answer:
-        command = ssh_command(run, output=output or RUNS, say=remark)
+        command = ssh_command(run, output=output or RUNS, node=node, say=remark)
         program = shutil.which(command[0])
         if printed or as_json or program is None:
             answer({"command": list(command)}, ssh_text(command))

@@ -3,29 +3,16 @@ user data that is too long, missing capacity and spent quota.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
 
-from orchestrator.dryrun.catalog import ROOT_DEVICE, ShelfImage, ShelfQuota, quota_of, shelf_image
-from orchestrator.dryrun.estate import Estate
+from orchestrator.dryrun.catalog import ROOT_DEVICE, ShelfImage, quota_of, shelf_image
+from orchestrator.dryrun.estate import Estate, Wanted
 from orchestrator.dryrun.first_boot import decode_user_data
 from orchestrator.dryrun.wire import Call, Refusal
 
 _USER_DATA_LIMIT = 16 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a RunInstances call asks for, as far as it can be told."""
-
-    instance_type: str
-    zone: str | None
-    spot: bool
-    user_data: bytes
-    quota: ShelfQuota | None
-    vcpus: int
 
 
 def check_launch(call: Call, estate: Estate) -> Wanted:
@@ -40,6 +27,8 @@ def check_launch(call: Call, estate: Estate) -> Wanted:
         _check_image(image, facts, call)
         _check_volumes(image, call)
         _check_zone(call, wanted)
+    if wanted.placement_group is not None:
+        estate.placements.check(wanted.placement_group, call.region)
     if not call.dry_run:
         _check_quota(wanted, estate, call.region)
         _check_capacity(wanted, estate)
@@ -67,6 +56,8 @@ def _wanted(call: Call, estate: Estate) -> Wanted:
         user_data=user_data,
         quota=quota_of(instance_type, spot=spot),
         vcpus=int(facts.get("VCpuInfo", {}).get("DefaultVCpus", 0)),
+        count=int(call.form.get("MinCount", "1")),
+        placement_group=call.form.get("Placement.GroupName"),
     )
 
 
@@ -147,7 +138,7 @@ def _check_quota(wanted: Wanted, estate: Estate, region: str) -> None:
     if wanted.quota is None:
         return
     limit = estate.scenario.quota.get(wanted.quota.code, wanted.quota.limit_vcpus)
-    if estate.vcpus_in_use(wanted.quota, region) + wanted.vcpus > limit:
+    if estate.vcpus_in_use(wanted.quota, region) + wanted.vcpus * wanted.count > limit:
         code = "MaxSpotInstanceCountExceeded" if wanted.spot else "VcpuLimitExceeded"
         raise Refusal(
             code,
@@ -159,7 +150,8 @@ def _check_quota(wanted: Wanted, estate: Estate, region: str) -> None:
 def _check_capacity(wanted: Wanted, estate: Estate) -> None:
     keys = (f"{wanted.instance_type}@{wanted.zone}", wanted.zone or "")
     found = next((estate.scenario.capacity[key] for key in keys if key in estate.scenario.capacity), "plenty")
-    if found == "none":
+    most = found if isinstance(found, int) else {"none": 0, "plenty": wanted.count}[found]
+    if wanted.count > most:
         raise Refusal(
             "InsufficientInstanceCapacity",
             f"We currently do not have sufficient {wanted.instance_type} capacity in the Availability Zone"

@@ -28,7 +28,9 @@ from orchestrator.dryrun.estate import Estate
 from orchestrator.dryrun.fleet import Fleet
 from orchestrator.dryrun.inventory import take_inventory
 from orchestrator.dryrun.scenario import Failure, Scenario, read_scenario
+from orchestrator.dryrun.sessions import answer_session
 from orchestrator.dryrun.shop import answer_service
+from orchestrator.dryrun.storage import have_bucket, storage_call
 from orchestrator.dryrun.wire import Answer, Call, Refusal, encode_form, parse_call, refuse
 
 CALLER_ADDRESS = "192.31.196.7"
@@ -46,7 +48,7 @@ class MockedCloud:
         _configure_moto()
         self._lock = threading.RLock()
         self._fleet = Fleet()
-        self._estate = Estate(folder, self._fleet, scenario)
+        self._estate = Estate(folder, self._fleet, scenario, endpoint=lambda: self.endpoint)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._counts: Counter[str] = Counter()
         self._busy_at = time.monotonic()
@@ -58,6 +60,7 @@ class MockedCloud:
             request_handler=_QuietHandler,
             fd=listener.fileno() if listener is not None else None,
         )
+        self._estate.port = self._server.socket.getsockname()[1]
         self._threads = (
             threading.Thread(target=self._server.serve_forever, args=(0.05,), name="aws", daemon=True),
             threading.Thread(target=self._beat, name="time passes", daemon=True),
@@ -67,7 +70,7 @@ class MockedCloud:
     @property
     def endpoint(self) -> str:
         """Where AWS clients are to send everything."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self._server.socket.getsockname()[1]}"
 
     def start(self) -> None:
         """Begin to answer."""
@@ -147,18 +150,27 @@ class MockedCloud:
 
     def _aws(self, request: Request) -> Response:
         headers, body = request.headers, request.get_data()
-        call = parse_call(headers.get("Authorization", ""), headers.get("X-Amz-Target", ""), body)
+        target = headers.get("X-Amz-Target", "")
+        call = storage_call(request) or parse_call(headers.get("Authorization", ""), target, body)
         if call is None:
             return _json({"error": "not a signed AWS request"}, 400)
         failure = self._failure(call)
         if failure is not None and not failure.after:
             return _failed(call, failure, request)
-        answer = self._carry_out(call, request)
-        return _failed(call, failure, request) if failure is not None else _response(answer)
+        answered = self._store(call, request) if call.service == "s3" else _response(self._carry_out(call, request))
+        return _failed(call, failure, request) if failure is not None else answered
+
+    def _store(self, call: Call, request: Request) -> Response:
+        """S3's answers are in their headers, too."""
+        try:
+            have_bucket(call, self._estate.scenario)
+        except Refusal as refusal:
+            return _response(refuse(call, refusal))
+        return self._moto_response(request, request.get_data())
 
     def _carry_out(self, call: Call, request: Request) -> Answer:
         try:
-            own = answer_service(call, self._estate.scenario)
+            own = answer_service(call, self._estate.scenario) or answer_session(call, self._estate, self.endpoint)
             if own is not None:
                 return own
             step = begin(call, self._estate) if call.service == "ec2" else Step()
@@ -171,12 +183,15 @@ class MockedCloud:
 
     def _ask_moto(self, call: Call, request: Request, step: Step) -> Answer:
         body = encode_form(step.form) if step.form is not None else request.get_data()
-        inner = {**request.environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         try:
-            response = Response.from_app(self._moto, inner, buffered=True)
+            response = self._moto_response(request, body)
         except NotImplementedError as error:  # how moto says that it lacks an action
             raise Refusal("NotMocked", f"The mocked AWS does not play {call.service} {call.action}.") from error
         return Answer(response.status_code, response.headers.get("Content-Type", ""), response.get_data())
+
+    def _moto_response(self, request: Request, body: bytes) -> Response:
+        inner = {**request.environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        return Response.from_app(self._moto, inner, buffered=True)
 
     def _failure(self, call: Call) -> Failure | None:
         if call.dry_run:

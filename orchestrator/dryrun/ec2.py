@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 from orchestrator.dryrun.catalog import ROOT_DEVICE, shelf_image, spot_usd
 from orchestrator.dryrun.checks import Wanted, check_launch, zones_of
 from orchestrator.dryrun.estate import Estate, Launch, TokenUse
+from orchestrator.dryrun.placement import tags_of
 from orchestrator.dryrun.wire import Answer, Call, Refusal, xml_answer
 
 _USER_ENDED = "Client.UserInitiatedShutdown"
@@ -49,14 +50,18 @@ def _run_instances(call: Call, estate: Estate) -> Step:
 
 
 def _launched(call: Call, estate: Estate, wanted: Wanted, answer: Answer) -> Answer:
+    made: list[Launch] = []
     for instance_id in _instance_ids(answer):
         instance = estate.backend(call.region).get_instance(instance_id)
         _put_interfaces_right(call, instance)
         _put_volumes_right(call, instance)
-        launch = estate.add(call.region, instance, quota=wanted.quota, vcpus=wanted.vcpus, user_data=wanted.user_data)
-        answer = Answer(answer.status, answer.content_type, _without_addresses(answer.body))
-        if token := call.form.get("ClientToken"):
-            estate.tokens[token] = TokenUse(_digest(call), answer, launch)
+        made.append(estate.add(call.region, instance, wanted, number=len(made)))
+        made[-1].has_profile = "IamInstanceProfile.Name" in call.form
+    if not made:
+        return answer
+    answer = Answer(answer.status, answer.content_type, _without_addresses(answer.body))
+    if token := call.form.get("ClientToken"):
+        estate.tokens[token] = TokenUse(_digest(call), answer, tuple(made))
     return answer
 
 
@@ -69,7 +74,7 @@ def _put_interfaces_right(call: Call, instance: Any) -> None:
             nic.delete_on_termination = given.get("DeleteOnTermination") != "false"
         for specification in call.groups("TagSpecification"):
             if specification.get("ResourceType") == "network-interface":
-                nic.add_tags(_tags(specification))
+                nic.add_tags(tags_of(specification))
 
 
 def _put_volumes_right(call: Call, instance: Any) -> None:
@@ -91,7 +96,7 @@ def _again(use: TokenUse, digest: str) -> Answer:
             "IdempotentParameterMismatch",
             "The client token was used before with other parameters.",
         )
-    if use.launch.state in {"shutting-down", "terminated"}:
+    if all(launch.state in {"shutting-down", "terminated"} for launch in use.launches):
         raise Refusal("IdempotentInstanceTerminated", "The instance of this client token is terminated.")
     return use.answer
 
@@ -143,7 +148,8 @@ def _describe_instances(call: Call, estate: Estate) -> Step:
     for number, given in _numbered_filters(call):
         if given.get("Name") == "client-token":
             tokens = {value for key, value in given.items() if key.startswith("Value.")}
-            found = [use.launch.instance.id for token, use in estate.tokens.items() if token in tokens]
+            uses = (use for token, use in estate.tokens.items() if token in tokens)
+            found = [launch.instance.id for use in uses for launch in use.launches]
             seen = [instance_id for instance_id in found if instance_id not in unseen]
             return Step(form=_with_filter(call.form, number, "instance-id", seen or ["i-none"]))
     if unseen and not call.values("InstanceId"):
@@ -197,6 +203,11 @@ def _delete_group(call: Call, estate: Estate) -> Step:
     return Step()
 
 
+def _delete_placement_group(call: Call, estate: Estate) -> Step:
+    name = call.form.get("GroupName", "")
+    return Step(answer=estate.placements.delete(call, in_use=bool(estate.placed_in(name, call.region))))
+
+
 def _delete_key_pair(call: Call, estate: Estate) -> Step:
     wanted = call.form.get("KeyPairId")
     if wanted is None or "KeyName" in call.form:
@@ -222,6 +233,9 @@ def _spot_history(call: Call, _estate: Estate) -> Step:
 
 
 _RULES: Mapping[str, Callable[[Call, Estate], Step]] = {
+    "CreatePlacementGroup": lambda call, estate: Step(answer=estate.placements.create(call)),
+    "DescribePlacementGroups": lambda call, estate: Step(answer=estate.placements.describe(call)),
+    "DeletePlacementGroup": _delete_placement_group,
     "RunInstances": _run_instances,
     "TerminateInstances": _terminate,
     "StopInstances": _stop,
@@ -259,11 +273,6 @@ def _without_instances(answer: Answer, unseen: list[str]) -> Answer:
 
     pattern = rb"<item>\s*<reservationId>.*?</reservationId>.*?</instancesSet>.*?</item>"
     return Answer(answer.status, answer.content_type, re.sub(pattern, keep, answer.body, flags=re.DOTALL))
-
-
-def _tags(specification: Mapping[str, str]) -> dict[str, str]:
-    keys = (key for key in specification if key.startswith("Tag.") and key.endswith(".Key"))
-    return {specification[key]: specification.get(key[:-3] + "Value", "") for key in keys}
 
 
 def _numbered_filters(call: Call) -> tuple[tuple[int, Mapping[str, str]], ...]:

@@ -3,6 +3,7 @@ for it, and which client token made it. Time passes in `advance`; moto's objects
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from orchestrator.dryrun.fleet import Fleet
 from orchestrator.dryrun.hardware import MACHINES
 from orchestrator.dryrun.images import MockedImage
 from orchestrator.dryrun.machine import Machine, MachineOrder
+from orchestrator.dryrun.placement import Placements
 from orchestrator.dryrun.scenario import Scenario
+from orchestrator.dryrun.storage import machine_settings
 from orchestrator.dryrun.wire import Answer
 
 PENDING, RUNNING, ENDING, TERMINATED, STOPPED = "pending", "running", "shutting-down", "terminated", "stopped"
@@ -25,17 +28,36 @@ _CODES = {PENDING: 0, RUNNING: 16, ENDING: 32, TERMINATED: 48, STOPPED: 80}
 _SELF_ENDED = "Client.InstanceInitiatedShutdown"
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a RunInstances call asks for, as far as it can be told."""
+
+    instance_type: str
+    zone: str | None
+    spot: bool
+    user_data: bytes
+    quota: ShelfQuota | None
+    vcpus: int
+    """Of each instance."""
+    count: int
+    placement_group: str | None
+
+
 @dataclass(slots=True)
 class Launch:
-    """One instance. Times are of the monotonic clock; `instance` is moto's object."""
+    """One instance, the `number`th of its request. Times are of the monotonic clock; `instance` is moto's object."""
 
     region: str
     instance: Any
     group_ids: frozenset[str]
     quota: ShelfQuota | None
     vcpus: int
+    placement_group: str | None
+    number: int
     first_boot: FirstBoot
     launched_at: float
+    has_profile: bool = False
+    """Whether the machine has rights of its own."""
     state: str = PENDING
     ended_at: float = 0.0
     ended_by: str = ""
@@ -64,18 +86,22 @@ class TokenUse:
 
     digest: str
     answer: Answer
-    launch: Launch
+    launches: tuple[Launch, ...]
 
 
 class Estate:
     """All launches of all regions. Not thread-safe: the cloud holds one lock around it."""
 
-    def __init__(self, folder: Path, fleet: Fleet, scenario: Scenario) -> None:
+    def __init__(self, folder: Path, fleet: Fleet, scenario: Scenario, *, endpoint: Callable[[], str]) -> None:
         self.scenario = scenario
         self.tokens: dict[str, TokenUse] = {}
         self.regions: set[str] = set()
+        self.placements = Placements()
+        self.port = 0
+        """Of the mocked AWS; machines of two that run beside each other must not share an address."""
         self._folder = folder
         self._fleet = fleet
+        self._endpoint = endpoint
         self._launches: list[Launch] = []
 
     def backend(self, region: str) -> Any:
@@ -101,8 +127,12 @@ class Estate:
         return next((launch for launch in self._launches if launch.instance.id == instance_id), None)
 
     def at(self, address: str) -> Launch | None:
-        """The running instance with this public address."""
-        found = (launch for launch in self._launches if launch.address == address)
+        """The running instance with this public address, or with this id, where Session Manager knows it."""
+        found = (
+            launch
+            for launch in self._launches
+            if launch.address == address or (launch.has_profile and launch.instance.id == address)
+        )
         return next((launch for launch in found if launch.state == RUNNING), None)
 
     def visible(self, launch: Launch) -> bool:
@@ -118,21 +148,29 @@ class Estate:
         """Instances not yet terminated that are in a security group."""
         return tuple(launch for launch in self._launches if launch.state != TERMINATED and group_id in launch.group_ids)
 
-    def add(self, region: str, instance: Any, *, quota: ShelfQuota | None, vcpus: int, user_data: bytes) -> Launch:
-        """Enter a new instance: pending, without a public address yet."""
+    def placed_in(self, name: str, region: str) -> tuple[Launch, ...]:
+        """Instances not yet terminated that are in a placement group."""
+        here = (launch for launch in self.launches(region) if launch.placement_group == name)
+        return tuple(launch for launch in here if launch.state != TERMINATED)
+
+    def add(self, region: str, instance: Any, wanted: Wanted, *, number: int) -> Launch:
+        """Enter a new instance, the `number`th of its request: pending, without a public address yet."""
         groups = {group.id for nic in instance.nics.values() for group in nic.group_set}
         groups |= {group.id for group in instance.security_groups}
         launch = Launch(
             region=region,
             instance=instance,
             group_ids=frozenset(groups),
-            quota=quota,
-            vcpus=vcpus,
-            first_boot=read_user_data(user_data),
+            quota=wanted.quota,
+            vcpus=wanted.vcpus,
+            placement_group=wanted.placement_group,
+            number=number,
+            first_boot=read_user_data(wanted.user_data),
             launched_at=time.monotonic(),
         )
         for nic in instance.nics.values():
             nic.stop()
+            self._put_on_loopback(nic)
         self._launches.append(launch)
         self._agree(launch)
         return launch
@@ -168,7 +206,7 @@ class Estate:
             launch.machine = None
 
     def _leave_pending(self, launch: Launch) -> None:
-        if self.scenario.dies is not None:
+        if self.scenario.dies is not None and self.scenario.dies_only in {None, launch.number}:
             launch.instance.terminate()
             self.end(launch, reason=self.scenario.dies)
             launch.state = TERMINATED
@@ -178,6 +216,16 @@ class Estate:
         launch.address = launch.instance.public_ip
         launch.machine = self._fleet.boot(self._order(launch))
         launch.state = RUNNING
+
+    def _put_on_loopback(self, nic: Any) -> None:
+        """A private address by which the machines of this mock, and nobody else, reach each other: all of 127/8 is this
+        computer.
+        """
+        address = f"127.{self.port >> 8}.{self.port & 255}.{len(self._launches) % 254 + 1}"
+        for told in nic.private_ip_addresses:
+            if told.get("PrivateIpAddress") == nic.private_ip_address:
+                told["PrivateIpAddress"] = address
+        nic.private_ip_address = address
 
     def _powered_off(self, launch: Launch) -> None:
         if launch.instance.instance_initiated_shutdown_behavior == "terminate":
@@ -196,6 +244,7 @@ class Estate:
             public_key=pair.public_key if pair is not None else "",
             first_boot=launch.first_boot,
             scenario=self.scenario,
+            settings=machine_settings(self._endpoint()) if launch.has_profile else {},
         )
 
     def _agree(self, launch: Launch) -> None:

@@ -80,9 +80,11 @@ _HOSTS_OWN = ("apt", "apt-get", "dpkg", "snap", "mount", "umount", "reboot", "cr
 class Hardware:
     """A machine's folders and processes. Nothing of it is left after `cut_power`."""
 
-    def __init__(self, folder: Path, machine_id: str) -> None:
+    def __init__(self, folder: Path, machine_id: str, settings: Mapping[str, str], *, devices: int) -> None:
         self._folder = folder
+        self._settings = settings
         self._machine_id = machine_id
+        self._devices = devices
         self._leaders: set[int] = set()
         self._off = False
         self.home = folder / "home"
@@ -102,7 +104,7 @@ class Hardware:
         note.write_text(f"python={sys.executable}\nbackend=cpu\n", encoding="utf-8")
 
     def environment(self) -> Mapping[str, str]:
-        """What every command finds: nothing of ours, no AWS, eight CPU devices in place of GPUs."""
+        """What every command finds: nothing of ours, no AWS but the mocked one, CPU devices in place of GPUs."""
         return {
             "PATH": f"{self._bin}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.home),
@@ -111,10 +113,11 @@ class Hardware:
             "SHELL": "/bin/sh",
             "LANG": "C.UTF-8",
             "TMPDIR": str(self._folder / "tmp"),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={self._devices}",
             "JAX_PLATFORMS": "cpu",
             "CUDA_VISIBLE_DEVICES": "",
             "AWS_EC2_METADATA_DISABLED": "true",
+            **self._settings,
             _MARK: self._machine_id,
         }
 

@@ -2,16 +2,16 @@
 can see what a run left behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.dryrun.estate import Estate
 
 
 def take_inventory(estate: Estate) -> list[dict[str, str]]:
-    """Instances in any state, key pairs, security groups but the default ones, volumes and network
-    interfaces, each with `kind`, `id`, `name`, `state`, `region` and `run_id`. A key pair's id is its
-    name: by that it is deleted.
+    """Instances in any state, key pairs, security groups but the default ones, placement groups, volumes and
+    network interfaces, each with `kind`, `id`, `name`, `state`, `region` and `run_id`. The id of a key pair or
+    placement group is its name: by that it is deleted.
     """
     return [thing for region in sorted(estate.regions) for thing in _region(estate, region)]
 
@@ -25,6 +25,8 @@ def _region(estate: Estate, region: str) -> Iterator[dict[str, str]]:
     for group in backend.describe_security_groups():
         if group.name != "default":
             yield _thing("security group", group.id, group, region, name=group.name)
+    for cluster in estate.placements.of(region):
+        yield _told("placement group", cluster.name, cluster.tags, region, name=cluster.name)
     for volume in backend.describe_volumes():
         yield _thing("volume", volume.id, volume, region, state=volume.status)
     for nic in backend.get_all_network_interfaces():
@@ -33,6 +35,12 @@ def _region(estate: Estate, region: str) -> Iterator[dict[str, str]]:
 
 def _thing(kind: str, thing_id: str, resource: Any, region: str, *, state: str = "", name: str = "") -> dict[str, str]:
     tags = {tag["key"]: tag["value"] for tag in resource.get_tags()}
+    return _told(kind, thing_id, tags, region, state=state, name=name)
+
+
+def _told(
+    kind: str, thing_id: str, tags: Mapping[str, str], region: str, *, state: str = "", name: str = ""
+) -> dict[str, str]:
     return {
         "kind": kind,
         "id": thing_id,

@@ -6,6 +6,7 @@ as real local processes, and powers itself off when a command or its timer says 
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ class MachineOrder:
     public_key: str
     first_boot: FirstBoot = field(repr=False)
     scenario: Scenario
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What its commands find in their environment besides."""
 
 
 class Machine:
@@ -38,7 +41,8 @@ class Machine:
 
     def __init__(self, order: MachineOrder) -> None:
         self._order = order
-        self._hardware = Hardware(order.folder, f"{order.instance_id}-{time.time_ns():x}")
+        machine_id = f"{order.instance_id}-{time.time_ns():x}"
+        self._hardware = Hardware(order.folder, machine_id, order.settings, devices=order.scenario.devices)
         self._host_key = _host_key(order)
         self._connections: set[asyncssh.SSHServerConnection] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None

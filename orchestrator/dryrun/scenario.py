@@ -40,13 +40,19 @@ class Scenario(_Strict):
     pending_seconds: _Seconds = 1.0
     ending_seconds: _Seconds = 1.5
     """From `shutting-down` to `terminated`."""
-    capacity: Mapping[str, Literal["none", "plenty"]] = {}
-    """By zone, or by `type@zone`."""
+    capacity: Mapping[str, Annotated[int, Field(ge=0)] | Literal["none", "plenty"]] = {}
+    """By zone, or by `type@zone`; a number is what one request may have at most."""
     quota: Mapping[str, float] = {}
     """vCPUs by quota code."""
     fail: tuple[Failure, ...] = ()
+    missing_buckets: tuple[str, ...] = ()
+    """Buckets that there are not; any other is there when it is asked for."""
     dies: str | None = None
     """State reason code with which instances go from pending to terminated."""
+    dies_only: Annotated[int, Field(ge=0)] | None = None
+    """Of several of one request only this one does, from 0."""
+    devices: Annotated[int, Field(ge=1)] = 8
+    """What each machine shows in place of GPUs."""
     invisible_seconds: _Seconds = 0.0
     """How long a new instance is not yet known to Describe."""
     host_key: Literal["right", "wrong"] = "right"

@@ -1,5 +1,5 @@
-"""AWS's wire: a request as the mock sees it, and answers and errors in the two dialects our clients
-speak, EC2's XML and JSON 1.1.
+"""AWS's wire: a request as the mock sees it, and answers and errors in the dialects our clients speak, EC2's XML and
+JSON 1.1, and S3's errors.
 """
 
 import json
@@ -73,14 +73,21 @@ class Call:
 
 def parse_call(authorization: str, target: str, body: bytes) -> Call | None:
     """The call in a signed request, or `None` if it is none that the mock looks into."""
-    scope = authorization.partition("Credential=")[2].split(",")[0].split("/")
-    if len(scope) < 5:
+    scope = scope_of(authorization)
+    if scope is None:
         return None
+    region, service = scope
     if target:
         document = json.loads(body or b"{}")
-        return Call(scope[-2], scope[-3], target.rpartition(".")[2], {}, document)
+        return Call(service, region, target.rpartition(".")[2], {}, document)
     form = dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True))
-    return Call(scope[-2], scope[-3], form.get("Action", ""), form, {})
+    return Call(service, region, form.get("Action", ""), form, {})
+
+
+def scope_of(authorization: str) -> tuple[str, str] | None:
+    """Region and service that a request is signed for, or `None` if it is not signed."""
+    scope = authorization.partition("Credential=")[2].split(",")[0].split("/")
+    return (scope[-3], scope[-2]) if len(scope) >= 5 else None
 
 
 def encode_form(form: Mapping[str, str]) -> bytes:
@@ -115,7 +122,9 @@ _REQUEST_ID = "59dbff89-35bd-4eac-99ed-be587EXAMPLE"
 
 def _xml_error(call: Call, refusal: Refusal) -> bytes:
     error = f"<Error><Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message></Error>"
-    if call.service == "ec2":
+    if call.service == "s3":
+        text = error
+    elif call.service == "ec2":
         text = f"<Response><Errors>{error}</Errors><RequestID>{_REQUEST_ID}</RequestID></Response>"
     else:
         text = f"<ErrorResponse>{error}<RequestId>{_REQUEST_ID}</RequestId></ErrorResponse>"

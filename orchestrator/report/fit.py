@@ -22,7 +22,7 @@ def fit_rows(fits: Fits) -> Iterator[tuple[str, str]]:
     yield "fit", _line("", columns)
     for fit in fits.by_type:
         yield "", _line(fit.offer.instance_type, _cells(fit))
-    yield "", "times are the least possible, USD the instance's price for them"
+    yield "", "times are the least possible, USD the price of the instances for them"
     yield from _labelled("held by", _smallest_lines(fits.smallest))
     yield from _labelled("left out", LEFT_OUT)
     yield from _labelled("assumed", fits.assumptions)
@@ -43,7 +43,7 @@ def fits_json(fits: Fits) -> dict[str, Any]:
 
 
 def fit_json(fit: OfferFit) -> dict[str, Any]:
-    """One fit. What is not known is null; times are the least possible, prices the instance's alone."""
+    """One fit. What is not known is null; times are the least possible, prices the instances' alone."""
     return {
         "bytes_per_gpu": fit.bytes_per_gpu,
         "gib_per_gpu": round(fit.bytes_per_gpu / GIB, 3),
@@ -100,7 +100,7 @@ def _smallest_lines(smallest: Sequence[SmallestType]) -> list[str]:
 
 def _smallest_text(one: SmallestType) -> str:
     price = "" if one.usd_per_hour is None else f" {one.usd_per_hour.normalize():f} USD"
-    return f"{one.name} ({one.gpus} × {one.gpu}){price}"
+    return f"{one.text} ({one.gpus} × {one.gpu}){price}"
 
 
 def _text(usd: Decimal | None) -> str | None:

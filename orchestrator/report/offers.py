@@ -19,7 +19,7 @@ def offers_text(plan: Plan) -> str:
     lines = [_line(_HEAD), *(_line(_cells(plan, offer, run_usd.get(offer))) for offer in plan.offers)]
     lines += [
         "",
-        f"at most: {plan.spec.max_hours.normalize():f} h of the machine, its disk and address; "
+        f"at most: {plan.spec.max_hours.normalize():f} h of {_machines(plan)}; "
         "the run: the least training time and ten minutes around it",
     ]
     if plan.fits.unknown:
@@ -37,6 +37,7 @@ def offers_json(plan: Plan) -> dict[str, Any]:
     run_usd = {fit.offer: _run_usd(fit) for fit in plan.fits.offers}
     return {
         "region": plan.spec.region,
+        "nodes": plan.spec.nodes,
         "observed_at": plan.created_at.isoformat(),
         "offers": [_values(plan, offer, run_usd.get(offer)) for offer in plan.offers],
         "left_out": [
@@ -44,6 +45,11 @@ def offers_json(plan: Plan) -> dict[str, Any]:
         ],
         "notes": list(plan.notes),
     }
+
+
+def _machines(plan: Plan) -> str:
+    nodes = plan.spec.nodes
+    return "the machine, its disk and address" if nodes == 1 else f"{nodes} machines, their disks and addresses"
 
 
 def _values(plan: Plan, offer: Offer, run_usd: str | None) -> dict[str, Any]:
@@ -75,7 +81,9 @@ def _cells(plan: Plan, offer: Offer, run_usd: str | None) -> tuple[str, ...]:
 
 
 def _at_most(plan: Plan, offer: Offer) -> str:
-    return str(rent_usd(offer.usd_per_hour, volume_gib=plan.volume_gib, hours=plan.spec.max_hours))
+    return str(
+        rent_usd(offer.usd_per_hour, volume_gib=plan.volume_gib, hours=plan.spec.max_hours, machines=plan.spec.nodes)
+    )
 
 
 def _run_usd(fit: OfferFit) -> str | None:

@@ -23,6 +23,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "detached": outcome.detached,
         "left_until": outcome.left_until.isoformat() if outcome.left_until else None,
         "kept_until": outcome.kept_until.isoformat() if outcome.kept_until else None,
+        "kept_in": outcome.kept_in,
         "artifacts": artifacts_json(outcome.artifacts),
         "metrics": dict(outcome.metrics),
         "hours": round(outcome.hours, 4),

@@ -15,6 +15,7 @@ def standing_json(standing: Standing) -> dict[str, Any]:
         "state": standing.state,
         "note": standing.note or None,
         "machine": standing.machine or None,
+        "others": list(standing.others),
         "epoch": done.done if done else None,
         "epochs": done.total if done else None,
         "loss": done.loss if done else None,
@@ -35,6 +36,7 @@ def standing_text(standing: Standing) -> str:
         rows.append(("progress", progress_text(standing.progress)))
     if standing.machine:
         rows.append(("machine", standing.machine))
+        rows += [(f"node {number}", other) for number, other in enumerate(standing.others, 1)]
         rows.append(("cost", f"{standing.usd} USD so far, {standing.usd_at_most} USD if only the timer ends it"))
     if standing.minutes_to_timer is not None:
         left = standing.minutes_to_timer * 60
@@ -47,9 +49,11 @@ def standing_text(standing: Standing) -> str:
 def detached_text(outcome: Outcome) -> str:
     """How to come back to a run that was left alone."""
     run, until = outcome.run_id, outcome.left_until
+    lost = "with all that was not brought home"
+    if outcome.kept_in:
+        lost = f"if it has not before: once all it makes is in {outcome.kept_in}"
     lines = [
-        f"run {run} trains on without you; at {until:%H:%M} UTC its machine ends itself, with all that was not "
-        "brought home",
+        f"run {run} trains on without you; at {until:%H:%M} UTC its machine ends itself, {lost}",
         f"  orchestrator status {run}     how far it is, and what it costs",
         f"  orchestrator logs -f {run}    what the trainer says",
         f"  orchestrator attach {run}     wait, bring the results home, give everything back",

@@ -77,6 +77,8 @@ def ordered(cloud: AwsCloud, market: Market = Market.ON_DEMAND) -> Iterator[Laun
     for found in cloud.tagged(run_id):
         if found.kind is Kind.INSTANCE:
             terminate(cloud, found.resource_id)
+        if found.kind is Kind.PLACEMENT_GROUP:
+            cloud.delete_placement_group(found.resource_id)
     cloud.delete_security_group(group_id)
     cloud.delete_key_pair(run_id)
     assert cloud.tagged(run_id) == ()
@@ -177,27 +179,79 @@ def test_the_callers_address_and_the_regions_are_told(cloud: AwsCloud):
 def test_an_instance_takes_vcpus_of_its_class_only(cloud: AwsCloud):
     with ordered(cloud) as request:
         assert set(in_use(cloud).values()) == {0}
-        cloud.run_instance(request)
+        cloud.run_instances(request)
         assert in_use(cloud) == {way: 4 if way == ("g5.xlarge", Market.ON_DEMAND) else 0 for way in WAYS}
     assert set(in_use(cloud).values()) == {0}
 
 
 def test_repeating_a_request_gives_the_same_instance_and_another_with_its_token_is_refused(cloud: AwsCloud):
     with ordered(cloud) as request:
-        first = cloud.run_instance(request)
-        assert cloud.run_instance(request).instance_id == first.instance_id
+        (first,) = cloud.run_instances(request)
+        assert [one.instance_id for one in cloud.run_instances(request)] == [first.instance_id]
         with pytest.raises(AlreadyExists):
-            cloud.run_instance(replace(request, volume_gib=80))
+            cloud.run_instances(replace(request, volume_gib=80))
         assert [i.instance_id for i in cloud.instances_of_token(request.client_token)] == [first.instance_id]
         terminate(cloud, first.instance_id)
         with pytest.raises(InstanceDied):
-            cloud.run_instance(request)
+            cloud.run_instances(request)
         assert [i.state for i in cloud.instances_of_token(request.client_token)] == ["terminated"]
+
+
+def test_several_instances_are_started_together_or_not_at_all(mock: MockedCloud, cloud: AwsCloud):
+    with ordered(cloud) as request:
+        cloud.create_placement_group(request.key_name, tags=request.tags)
+        pair = replace(request, count=2, placement_group=request.key_name)
+        mock.play({**QUICK, "capacity": {"us-east-1a": 1}})
+        with pytest.raises(NoCapacity):
+            cloud.run_instances(pair)
+        assert cloud.instances_of_token(request.client_token) == ()
+        mock.play(QUICK)
+        names = [one.instance_id for one in cloud.run_instances(pair)]
+        assert len(set(names)) == 2
+        assert [one.instance_id for one in cloud.run_instances(pair)] == names
+        assert {one.instance_id for one in cloud.instances_of_token(request.client_token)} == set(names)
+        assert in_use(cloud)["g5.xlarge", Market.ON_DEMAND] == 8
+        seen = [cloud.instance(name) for name in names]
+        assert len({one.public_ip for one in seen}) == len({one.private_ip for one in seen}) == 2
+        with pytest.raises(StillInUse):
+            cloud.delete_placement_group(request.key_name)
+
+
+def test_a_placement_group_has_a_name_and_tags_and_is_needed_before_its_instances(cloud: AwsCloud):
+    with ordered(cloud) as request:
+        pair = replace(request, count=2, placement_group=request.key_name)
+        with pytest.raises(NotYetVisible):
+            cloud.run_instances(pair)
+        cloud.create_placement_group(request.key_name, tags=request.tags)
+        with pytest.raises(AlreadyExists):
+            cloud.create_placement_group(request.key_name, tags=request.tags)
+        (found,) = cloud.tagged(request.client_token, kinds=[Kind.PLACEMENT_GROUP])
+        assert (found.resource_id, found.name, found.run_id) == (request.key_name, request.key_name, request.key_name)
+        assert found.expires_at is not None
+
+
+@pytest.mark.parametrize(
+    ("efa", "ways"), [(False, ["IpPermissions"]), (True, ["IpPermissions", "IpPermissionsEgress"])]
+)
+def test_members_of_a_group_reach_each_other_and_an_efa_needs_both_ways(cloud: AwsCloud, efa: bool, ways: list[str]):
+    with ordered(cloud) as request:
+        for _ in range(2):
+            cloud.allow_members(request.group_id, efa=efa, tags=request.tags)
+        (group,) = cloud._clients.ec2.describe_security_groups(GroupIds=[request.group_id])["SecurityGroups"]
+        found = {
+            way: [rule for rule in group[way] if rule["UserIdGroupPairs"]]
+            for way in ("IpPermissions", "IpPermissionsEgress")
+        }
+        assert [way for way, rules in found.items() if rules] == ways
+        (rule,) = found["IpPermissions"]
+        assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [request.group_id]
+        assert rule["IpRanges"] == []
+        assert (rule["IpProtocol"], rule.get("ToPort")) == (("-1", None) if efa else ("tcp", 65535))
 
 
 def test_spot_instances_are_started_by_the_same_call(cloud: AwsCloud):
     with ordered(cloud, Market.SPOT) as request:
-        started = cloud.run_instance(request)
+        (started,) = cloud.run_instances(request)
         assert started.state == "pending"
         assert started.launched_at is not None
         assert started.launched_at.tzinfo is UTC
@@ -217,7 +271,7 @@ def test_a_request_that_cannot_be_carried_out_starts_nothing(
 ):
     with ordered(cloud) as request:
         with pytest.raises(error):
-            cloud.run_instance(replace(request, **changes))
+            cloud.run_instances(replace(request, **changes))
         assert cloud.instances_of_token(request.client_token) == ()
 
 
@@ -225,7 +279,7 @@ def test_a_lack_of_capacity_is_told_at_once(mock: MockedCloud, cloud: AwsCloud):
     with ordered(cloud) as request:
         mock.play({**QUICK, "capacity": {"g6.xlarge@us-east-1a": "none"}})
         with pytest.raises(NoCapacity, match="us-east-1a"):
-            cloud.run_instance(request)
+            cloud.run_instances(request)
         assert mock.calls()["RunInstances"] == 1
 
 
@@ -249,7 +303,7 @@ def test_opening_the_port_twice_is_fine(cloud: AwsCloud):
 
 def test_a_group_is_in_use_until_its_instance_is_terminated(mock: MockedCloud, cloud: AwsCloud):
     with ordered(cloud) as request:
-        instance_id = cloud.run_instance(request).instance_id
+        instance_id = cloud.run_instances(request)[0].instance_id
         mock.play({"pending_seconds": 0, "ending_seconds": 30})
         cloud.terminate_instance(instance_id)
         cloud.terminate_instance(instance_id)
@@ -261,7 +315,7 @@ def test_a_group_is_in_use_until_its_instance_is_terminated(mock: MockedCloud, c
 
 def test_an_instance_that_ended_tells_why(cloud: AwsCloud):
     with ordered(cloud) as request:
-        ended = terminate(cloud, cloud.run_instance(request).instance_id)
+        ended = terminate(cloud, cloud.run_instances(request)[0].instance_id)
         assert ended.state_reason is not None
         assert ended.state_reason.startswith("Client.UserInitiatedShutdown")
         with pytest.raises(AlreadyGone):
@@ -274,6 +328,7 @@ def test_an_instance_that_ended_tells_why(cloud: AwsCloud):
         ("terminate_instance", NOBODY),
         ("delete_key_pair", "nobody's"),
         ("delete_security_group", "sg-0123456789abcdef0"),
+        ("delete_placement_group", "nobody's"),
         ("delete_volume", "vol-0123456789abcdef0"),
     ],
 )
@@ -289,10 +344,10 @@ def test_an_unknown_instance_is_not_yet_visible(cloud: AwsCloud):
 
 def test_everything_of_a_run_is_found_by_its_tag_and_by_nothing_else(cloud: AwsCloud):
     with ordered(cloud) as request:
-        started = cloud.run_instance(request)
+        (started,) = cloud.run_instances(request)
         found = cloud.tagged(request.client_token)
         by_kind = {one.kind: one.resource_id for one in found}
-        assert set(by_kind) == set(Kind)
+        assert set(by_kind) == set(Kind) - {Kind.PLACEMENT_GROUP}
         assert by_kind[Kind.INSTANCE] == started.instance_id
         assert by_kind[Kind.KEY_PAIR] == request.key_name
         assert by_kind[Kind.SECURITY_GROUP] == request.group_id
@@ -314,6 +369,9 @@ def test_what_the_caller_may_do_is_asked_without_creating_anything(cloud: AwsClo
         assert set(cloud.rights(request, vpc_id=network.vpc_id).values()) == {""}
         elsewhere = cloud.rights(replace(request, volume_gib=8), vpc_id=network.vpc_id)
         assert [action for action, refusal in elsewhere.items() if refusal] == ["ec2:RunInstances"]
+        several = cloud.rights(replace(request, count=2, placement_group="none yet"), vpc_id=network.vpc_id)
+        assert set(several.values()) == {""}
+        assert set(several) - set(elsewhere) == {"ec2:CreatePlacementGroup"}
         assert cloud.tagged() == before
 
 

@@ -5,9 +5,13 @@ trainer leaves the orchestrator fetches and shows.
 import json
 from pathlib import Path
 
+import pytest
 from trainer_checkerboard import write_checkerboard, write_network
 
-from orchestrator.run import ARTIFACTS, read_metrics
+from orchestrator.brought import read_metrics
+from orchestrator.errors import UsageError
+from orchestrator.inputs import check_inputs
+from orchestrator.rundir import ARTIFACTS
 from orchestrator.spec import RunSettings
 from trainer.job import run_job
 from trainer.rundir import RunDirectory
@@ -33,6 +37,19 @@ def test_the_trainer_reads_what_the_orchestrator_asks(tmp_path: Path):
     assert (job.data, job.min_devices, job.settings.epochs) == ("../data/films", 8, 3)
 
 
+def test_the_trainer_checks_what_a_run_leaves_open_and_what_it_wants_of_ratings_before_anything_is_rented(
+    tmp_path: Path,
+):
+    data = write_checkerboard(tmp_path / "samples.txt")
+    network = write_network(tmp_path / "network.json")
+    network.write_text(network.read_text().replace('"LearningRate": 0.05', '"LearningRate": {"Range": [0.01, 0.1]}'))
+    assert check_inputs(network, data, RunSettings(tune_trials=3)).summary.samples == 60
+    with pytest.raises(UsageError, match=r"\$\.Optimizer\.LearningRate: the value is left open"):
+        check_inputs(network, data, RunSettings())
+    with pytest.raises(UsageError, match=r"min_rating: .*samples\.txt is no ratings table"):
+        check_inputs(network, data, RunSettings(tune_trials=3, min_rating=4))
+
+
 def test_a_finished_job_leaves_every_artifact_and_metrics_that_are_shown(tmp_path: Path):
     write_checkerboard(tmp_path / "samples.txt")
     run = tmp_path / "run"
@@ -41,9 +58,11 @@ def test_a_finished_job_leaves_every_artifact_and_metrics_that_are_shown(tmp_pat
     settings = RunSettings(batch_size=16, epochs=2, held_out=0.2).model_dump(exclude_none=True)
     (run / "spec.json").write_text(json.dumps({"data": "../samples.txt", "settings": settings}))
     run_job(RunDirectory(run), say=lambda _: None)
-    # The log is what the trainer prints; whoever starts it keeps it. Text data has neither titles nor
-    # attributes.
-    expected = set(ARTIFACTS) - {"log.txt", "titles.json", "features_attributes"}
+    # The log is what the trainer prints; whoever starts it keeps it. Text data has neither titles nor attributes, and
+    # this network leaves nothing to be tried.
+    expected = set(ARTIFACTS) - {
+        "log.txt", "titles.json", "features_attributes", "trials.jsonl", "trials.txt", "best.json",
+    }  # fmt: skip
     assert expected <= {path.name for path in run.iterdir()}
     metrics = read_metrics(run / "metrics.jsonl")
     assert {"loss", "network.ndcg@10", "popularity.ndcg@10"} <= set(metrics)

@@ -12,7 +12,7 @@ from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.errors import OrchestratorError
 
-CALLS = ("create_security_group", "allow_ssh", "import_key_pair", "run_instance", "instance")
+CALLS = ("create_security_group", "allow_ssh", "import_key_pair", "run_instances", "instance")
 NUMBER = count(1)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, REGION, aws, left_over, run_spec
+from rentals import QUICK, REGION, aws, left_over, planned, run_spec, storage
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
@@ -18,10 +18,10 @@ from orchestrator.errors import HostKeyMismatch, QuotaExceeded
 from orchestrator.events import Event, Outcome
 from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.packaged import packaged
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import Plan
 from orchestrator.ports import Session
 from orchestrator.record import RunRecord, write_record
-from orchestrator.resources import Host, Kind, Manifest, Market
+from orchestrator.resources import Host, Kind, Market
 from orchestrator.run import World, run
 from orchestrator.survey import survey
 from orchestrator.telling import Telling
@@ -55,9 +55,7 @@ class Story:
 
     def plan(self, **spec: Any) -> Plan:
         self.mock.play(QUICK)
-        wanted = run_spec(**spec)
-        facts = survey(self.cloud, wanted, self.clock)
-        return make_plan(wanted, facts, manifest=Manifest(()), run_id=f"run-{next(NUMBER)}")
+        return planned(self.cloud, f"run-{next(NUMBER)}", **spec)
 
     def told(self, plan: Plan, **scenario: Any) -> Outcome:
         """How `plan` ends in a scenario; that nothing is left afterwards is seen to here."""
@@ -65,7 +63,7 @@ class Story:
         write_record(self.folder, RunRecord(run_id=plan.run_id, region=REGION, account_id=plan.account.account_id))
         outcome = run(
             plan,
-            World(self.cloud, self.cloud, self._dial, self.clock),
+            World(self.cloud, self.cloud, self._dial, self.clock, storage(self.mock)),
             folder=self.folder,
             first_boot=(packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8"),
             telling=Telling(self.clock, self.events.append),

@@ -62,13 +62,14 @@ def test_a_dry_run_looks_at_nothing_of_the_callers(mock: MockedCloud):
     assert dict(os.environ)["AWS_PROFILE"] == "nobody", "the environment is left as it was"
 
 
-@pytest.mark.parametrize("name", ["ec2", "creator", "ssm", "sts", "pricing", "quotas"])
+@pytest.mark.parametrize("name", ["ec2", "creator", "ssm", "sts", "pricing", "quotas", "s3"])
 def test_a_request_to_any_other_host_is_refused_before_it_is_sent(clients: Clients, name: str):
     client: Any = getattr(clients, name)
     calls = {
         "ssm": lambda: client.get_parameter(Name="/x"),
         "sts": lambda: client.get_caller_identity(),
         "pricing": lambda: client.get_products(ServiceCode="AmazonEC2"),
+        "s3": lambda: client.list_objects_v2(Bucket="films"),
         "quotas": lambda: client.get_service_quota(ServiceCode="ec2", QuotaCode="L-1"),
     }
     client.meta.events.register("request-created", _elsewhere)

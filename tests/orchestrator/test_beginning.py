@@ -4,7 +4,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from orchestrator.errors import CommandFailed, HostUnreachable, TransferMismatch
 from orchestrator.events import Event, Stage
 from orchestrator.manifest import build_manifest
 from orchestrator.ports import Session
+from orchestrator.record import MachineRecord, Rental
 from orchestrator.telling import Telling
+from orchestrator.together import Crew
 
 ROOT = "launch-and-train/run-1"
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 READY = f"echo python={sys.executable}; echo backend=cpu; echo note=made"
 
@@ -35,6 +40,18 @@ class WallClock:
 def target(tmp_path: Path) -> Generator[Target]:
     with embedded_machine(tmp_path / "host") as target:
         yield target
+
+
+def rental(folder: Path, count: int = 1) -> Rental:
+    """One machine or several, whose addresses nobody dials."""
+    first, *others = (
+        MachineRecord(
+            instance_id=f"i-{number}", instance_type="g6.xlarge", zone="z", address=f"192.0.2.{number}", user="ubuntu",
+            host_key="k", usd_per_hour=Decimal(1), volume_gib=8, launched_at=NOON, ends_at=NOON + timedelta(hours=1),
+        )
+        for number in range(count)
+    )  # fmt: skip
+    return Rental(folder, "run-1", first, tuple(others))
 
 
 Begin = Callable[..., Telling]
@@ -67,7 +84,8 @@ def begin(target: Target, tmp_path: Path) -> Begin:
         heard: list[Event] = []
         telling = Telling(WallClock(), heard.append)
         extra = {"run/spec.json": b"{}"}
-        begin_training(session, manifest, dial=target.session, root=ROOT, extra=extra, telling=telling)
+        with closing(Crew(rental(tmp_path), [session], dial=lambda _host: target.session())) as crew:
+            begin_training(crew, manifest, extra=extra, telling=telling)
         return telling
 
     return begin

@@ -48,6 +48,9 @@ def test_a_table_of_images_says_which_does_not_fit(mock: MockedCloud):
         (("--fallback",), 'fallback is for market = "spot"'),
         (("--market", "barter"), "command line: market"),
         (("--wait-capacity", "-1"), "command line: wait_capacity_minutes"),
+        (("--tune-trials", "3", "--nodes", "2"), "settings.tune_trials is for one machine"),
+        (("--tune-trials", "3", "--tune-minutes", "0"), "command line: settings.tune_minutes"),
+        (("--analog", "--min-rating", "4", "--half-life-days", "0"), "command line: settings.half_life_days"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(tmp_path: Path, flags: tuple[str, ...], said: str):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.fit import GIB, Fits, Need, Needs, fit_notes, fits_of, holding
+from orchestrator.fit import GIB, Fits, Need, Needs, fit_notes, fits_of, holding, misfit_text
 from orchestrator.report.fit import fit_rows, fits_json
 from orchestrator.resources import Market, Offer
 
@@ -49,6 +49,16 @@ def test_each_offer_is_held_against_the_answer_for_its_number_of_gpus():
     assert (l4.epoch_seconds, l4.training_seconds) == (36.0, 360.0)
     assert (l4.epoch_usd, l4.training_usd) == (Decimal("0.008048"), Decimal("0.080480"))
     assert large.epoch_seconds == 1.0, "A100 of 80 GiB, told apart by its memory"
+
+
+def test_several_machines_are_held_against_the_answer_for_all_their_gpus_at_the_price_of_all():
+    small, large = offer("p4d.24xlarge"), offer("p4de.24xlarge")
+    sixteen = need(16, 65.0, A100_40=(False, 32, 2.0), A100_80=(True, 16, 1.0))
+    found = fits_of((small, large), Needs({16: sixteen}), epochs=10, nodes=2)
+    assert [one.holds for one in found.offers] == [False, True]
+    assert found.offers[1].training_usd == Decimal("0.152484"), "2 × 27.44705 / 3600 × 10 s, rounded up"
+    assert "has 16 × A100 of 40.0 GiB in 2 machines" in misfit_text(found.offers[0])
+    assert {one.text for one in found.smallest} == {"2 × p4de.24xlarge"}
 
 
 def test_of_a_gpu_unknown_to_the_trainer_only_too_much_is_known_not_to_fit():

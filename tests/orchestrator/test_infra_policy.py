@@ -27,10 +27,10 @@ def statements() -> list[Mapping[str, Any]]:
 
 @pytest.fixture(scope="module")
 def called(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Actions of a whole flow: both markets surveyed, a rental, its teardown, the look around."""
+    """Actions of a whole flow: both markets surveyed, a rental of several machines, its teardown, the look around."""
     with running_cloud(QUICK) as mock:
         cloud = aws(mock)
-        rented = rental(cloud, tmp_path_factory.mktemp("run"), "run-1")
+        rented = rental(cloud, tmp_path_factory.mktemp("run"), "run-1", nodes=2, instance_types=("g6.8xlarge",))
         cloud.spot_prices(["g6.xlarge"])
         cloud.quotas([("g6.xlarge", Market.SPOT)])
         cloud.regions()

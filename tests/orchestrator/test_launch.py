@@ -24,11 +24,11 @@ from orchestrator.errors import (
     TimedOut,
 )
 from orchestrator.keys import make_host_key
-from orchestrator.launch import Launched, record_of
+from orchestrator.launch import Launched, records_of
 from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.packaged import packaged
 from orchestrator.record import Rental as MachineRental
-from orchestrator.record import RunRecord, forget_keys, remember_machine, write_record
+from orchestrator.record import RunRecord, forget_keys, remember_machines, write_record
 from orchestrator.resources import Kind, LaunchRequest
 from orchestrator.user_data import fill_in
 
@@ -76,7 +76,7 @@ def test_each_creation_is_written_down_before_the_call_and_its_id_after_it(rente
         "create_security_group": (LedgerEvent.INTENDED, Kind.SECURITY_GROUP),
         "allow_ssh": (LedgerEvent.CREATED, Kind.SECURITY_GROUP),
         "import_key_pair": (LedgerEvent.INTENDED, Kind.KEY_PAIR),
-        "run_instance": (LedgerEvent.INTENDED, Kind.INSTANCE),
+        "run_instances": (LedgerEvent.INTENDED, Kind.INSTANCE),
     }
     assert events(rented)[-1] == (LedgerEvent.CREATED, Kind.INSTANCE)
 
@@ -109,7 +109,7 @@ def test_everything_carries_the_runs_tags_from_the_creating_call_on(mock: Mocked
     rented.launch()
     assert "CreateTags" not in mock.calls()
     found = cloud.tagged(rented.plan.run_id)
-    assert {entry.kind for entry in found} == set(Kind)
+    assert {entry.kind for entry in found} == set(Kind) - {Kind.PLACEMENT_GROUP}
     assert {entry.expires_at for entry in found} == {rented.plan.expires_at}
 
 
@@ -124,7 +124,7 @@ def test_port_22_is_open_to_the_caller_and_nothing_else_to_anybody(rented: Renta
 
 def remembered(rented: Rental, launched: Launched) -> MachineRental:
     write_record(rented.folder, RunRecord(run_id=rented.plan.run_id, region=REGION, account_id="1"))
-    return remember_machine(rented.folder, record_of(launched, rented.plan, now=rented.clock.now()))
+    return remember_machines(rented.folder, records_of(launched, rented.plan, now=rented.clock.now()))
 
 
 def test_the_host_is_dialled_at_the_public_address_with_our_keys(rented: Rental):
@@ -240,11 +240,11 @@ def test_a_token_that_was_used_for_something_else_ends_the_launch_and_is_torn_do
     mock: MockedCloud, rented: Rental, cloud: AwsCloud
 ):
     def used_before(request: LaunchRequest) -> Any:
-        cloud.run_instance(replace(request, volume_gib=request.volume_gib + 1))
-        return cloud.run_instance(request)
+        cloud.run_instances(replace(request, volume_gib=request.volume_gib + 1))
+        return cloud.run_instances(request)
 
     writer: Any = Between(cloud, lambda _: None)
-    writer.run_instance = used_before
+    writer.run_instances = used_before
     rented.writer = writer
     with pytest.raises(CloudRefused, match="IdempotentParameterMismatch"):
         rented.launch()

@@ -15,6 +15,14 @@ def test_rent_adds_machine_volume_and_address_and_rounds_up_to_the_cent():
     assert rent_usd(Decimal(60), volume_gib=8, hours=Decimal("0.001")) > 1
 
 
+def test_several_machines_cost_several_times_as_much_and_a_minute_at_least_each():
+    assert rent_usd(Decimal(36), volume_gib=0, hours=Decimal(10), machines=3) == Decimal("1080.15")
+    meter = Meter(Decimal(36), 0, START, START + timedelta(hours=1), 3)
+    assert meter.until(START).hours == pytest.approx(3 * 60 / 3600)
+    assert meter.at_most().usd == Decimal("108.02")
+    assert meter.passes(Decimal("10.01"), START + timedelta(seconds=220), ahead_seconds=120)
+
+
 @pytest.mark.parametrize(("seconds", "hours"), [(1, 60 / 3600), (60, 60 / 3600), (5400, 1.5)])
 def test_time_is_billed_by_the_second_and_a_minute_at_least(seconds: int, hours: float):
     rent = bill(Decimal(1), volume_gib=8, launched_at=START, ended_at=START + timedelta(seconds=seconds))

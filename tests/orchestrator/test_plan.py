@@ -57,6 +57,22 @@ def test_offers_are_tried_in_the_users_order_of_types_and_then_by_price():
     assert plan(facts(OTHER, DEAR, CHEAP)).offers == (CHEAP, DEAR, OTHER)
 
 
+def test_of_several_machines_caps_and_worst_case_are_of_all():
+    three = plan(facts(CHEAP, DEAR), nodes=3, max_usd_per_hour="2.5", max_hours=2)
+    assert three.offers == (CHEAP,), "3 × 0.90 is above 2.5"
+    assert three.worst_case_usd == rent_usd(Decimal("0.80"), volume_gib=150, hours=Decimal(6))
+    with pytest.raises(UsageError, match=r"3 × g6.xlarge in b, costs 2.40 USD per hour"):
+        plan(facts(CHEAP, DEAR), nodes=3, max_usd_per_hour="2")
+    with pytest.raises(UsageError, match=r"max_usd = 4"):
+        plan(facts(CHEAP), nodes=3, max_usd="4", max_hours=2)
+    summary = InputSummary(samples=1, features=1, nnz=1, parameters=1, batch_size=1, epochs=1, early_stopping=None)
+    text = plan_text(three, summary)
+    assert "machines   3 × g6.xlarge, 1 × L4 22.4 GiB each, b, on demand" in text
+    assert "3 × 0.8 = 2.4 USD per hour" in text
+    assert "nobody else, and each other" in text
+    assert offers_json(three)["offers"][0]["at_most_usd"] == str(three.worst_case_usd)
+
+
 def spot(made: Offer, usd: str, since: datetime = NOON) -> Offer:
     return replace(made, market=Market.SPOT, usd_per_hour=Decimal(usd), price_since=since)
 

@@ -223,12 +223,14 @@ def counted(log: bytes) -> list[int]:
 
 @contextmanager
 def cutting(target: Target) -> Generator[None]:
-    """Break every line to the machine again and again."""
+    """Break every line to the machine again and again, more rarely each time: a busy computer must get a word in."""
     done = threading.Event()
 
     def cut() -> None:
-        while not done.wait(0.25):
+        pause = 0.25
+        while not done.wait(pause):
             target.drop_connections()
+            pause *= 1.2
 
     cutter = threading.Thread(target=cut)
     cutter.start()

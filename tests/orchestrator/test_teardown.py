@@ -54,6 +54,19 @@ def test_everything_is_given_back_in_reverse_order_and_the_ledger_is_closed(mock
     assert open_entries(read_ledger(rented.path)) == ()
 
 
+def test_every_instance_is_asked_to_end_before_one_is_waited_for(rented: Rental, cloud: AwsCloud, tmp_path: Path):
+    rented.launch()
+    (tmp_path / "other").mkdir()
+    other = rental(cloud, tmp_path / "other", f"run-{next(NUMBER)}").launch()
+    rented.ledger.created(rented.ledger.intend(Kind.INSTANCE, name="second"), other.instance.instance_id)
+    calls: list[str] = []
+    rented.reader = rented.writer = Between(cloud, calls.append)
+    assert kinds(rented.teardown().deleted).count("instance") == 2
+    asked = [call for call in calls if call in {"terminate_instance", "instance"}]
+    assert asked[:3] == ["terminate_instance", "terminate_instance", "instance"]
+    assert asked.count("terminate_instance") == 2
+
+
 def test_a_second_teardown_finds_nothing_to_do(mock: MockedCloud, rented: Rental):
     rented.launch()
     rented.teardown()
@@ -189,7 +202,7 @@ def test_an_instance_whose_id_never_arrived_is_found_by_its_token_even_if_it_sho
     mock: MockedCloud, rented: Rental, cloud: AwsCloud
 ):
     def die_after(name: str) -> None:
-        if name == "run_instance":
+        if name == "run_instances":
             raise KeyboardInterrupt
 
     rented.writer = Between(cloud, die_after, after=True)

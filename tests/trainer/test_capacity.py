@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+import quick_xla
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from trainer_checkerboard import write_checkerboard, write_network
@@ -252,7 +254,8 @@ def test_ten_million_items_are_answered_in_two_gibibytes(tmp_path: Path):
     # KiB. A limit set by `preexec_fn` would fork a process that has JAX's threads.
     limited = ["sh", "-c", 'ulimit -d 2097152 && exec "$0" "$@"', sys.executable]
     command = [*limited, "-m", "trainer", "capacity", "--network", write(tmp_path, hidden=1024), *asked]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    quick = {**os.environ, "XLA_FLAGS": quick_xla.FLAGS}
+    done = subprocess.run(command, cwd=ROOT, env=quick, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     # [10,000,000 × 1,024] in and out, float32, an eighth of it on each device

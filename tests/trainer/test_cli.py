@@ -179,6 +179,12 @@ def test_a_split_that_cannot_be_is_one_line_and_nothing_is_written(files: Path, 
     assert not (tmp_path / "split").exists()
 
 
+def test_a_network_is_checked_without_data_as_far_as_it_goes(files: Path):
+    done = trainer("check", "-c", files / "config.json", "--json")
+    found = json.loads(done.output)
+    assert (found["samples"], found["parameters"], found["batch_size"], found["epochs"]) == (None, None, 256, 10)
+
+
 def test_a_broken_network_is_named_by_its_path(tmp_path: Path):
     (tmp_path / "bad.json").write_text('{"Layerz": []}')
     data = write_checkerboard(tmp_path / "samples.txt")

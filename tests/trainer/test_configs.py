@@ -7,8 +7,8 @@ import pytest
 from network_texts import ROOT
 from trainer_networks import mesh_of, random_rows
 
+from trainer.fitting import training_data
 from trainer.inputs import check, prepare
-from trainer.job import training_data
 from trainer.network import read_network
 from trainer.settings import TrainSettings
 from trainer.train import EpochReport, train
@@ -33,4 +33,6 @@ def test_a_shipped_network_is_accepted_and_trains_two_epochs(path: Path, tmp_pat
 
 
 def test_there_are_networks_of_every_kind() -> None:
-    assert {"movielens", "multi-dae", "multi-vae", "linear", "large-catalogue"} <= {path.stem for path in SHIPPED}
+    assert {"movielens", "multi-dae", "multi-vae", "linear", "large-catalogue", "gram"} <= {
+        path.stem for path in SHIPPED
+    }

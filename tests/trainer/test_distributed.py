@@ -181,7 +181,7 @@ def test_a_port_that_is_taken_is_an_error_of_process_0() -> None:
 def test_a_stranger_on_the_port_is_passed_over_and_a_wrong_number_is_refused() -> None:
     port = free_port()
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(meet, group(0, port=port, processes=2), seconds=1)
+        first = threads.submit(meet, group(0, port=port, processes=2), seconds=3)
         time.sleep(0.1)
         with socket.create_connection(("127.0.0.1", port)) as stranger:
             stranger.sendall(b"GET / HTTP/1.1\n")

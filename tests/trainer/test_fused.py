@@ -48,6 +48,12 @@ LOSSES: Mapping[str, Loss] = {
     "multinomial": lambda z, t: (
         -(t * jax.nn.log_softmax(z)).sum(axis=1) / jnp.maximum((t > 0).sum(axis=1).astype(jnp.float32), 1.0)
     ),
+    "contrastive": lambda z, t: (
+        (t * (1.0 - z)).sum(axis=1) / jnp.maximum((t > 0).sum(axis=1).astype(jnp.float32), 1.0)
+        + 3.0
+        * jnp.where(t == 0, jnp.maximum(0.0, z - 0.5), 0.0).sum(axis=1)
+        / (t.shape[1] - (t > 0).sum(axis=1).astype(jnp.float32))
+    ),
     "dense hinge": lambda z, t: jnp.maximum(0.0, 1.0 - (2.0 * t - 1.0) * z).sum(axis=1),
     "marginal": lambda z, t: marginal(z, t, 1.0),
     "scaled marginal": lambda z, t: marginal(z, t, t),
@@ -71,7 +77,8 @@ class Case:
     def spec(self) -> NetworkSpec:
         optimizer = OptimizerSpec(self.optimizer, self.rate, self.l2, momentum=0.8)
         spec = chain((WIDTH, WIDTH), hidden=(HIDDEN,), optimizer=optimizer, loss=self.function, shuffle=False)
-        return with_layer(spec, 2, activation=self.activation)
+        negative_weight = 3.0 if self.loss == "contrastive" else 1.0
+        return with_layer(spec, 2, activation=self.activation, negative_weight=negative_weight)
 
 
 CE, SIGMOID = ErrorFunction.CROSS_ENTROPY, Activation.SIGMOID
@@ -79,6 +86,7 @@ CASES = [
     Case("cross entropy", CE, SIGMOID, OptimizerName.SGD, 0.5, weighted=True),
     Case("cross entropy", CE, SIGMOID, OptimizerName.SGD, 0.5, l2=0.01),
     Case("multinomial", CE, Activation.SOFT_MAX, OptimizerName.ADAM, 0.02),
+    Case("contrastive", ErrorFunction.COSINE_CONTRASTIVE, Activation.LINEAR, OptimizerName.ADAM, 0.02, analog=True),
     Case("L1", ErrorFunction.L1, Activation.TANH, OptimizerName.RMSPROP, 0.001, l2=0.01),
     Case("L2", ErrorFunction.L2, Activation.LINEAR, OptimizerName.MOMENTUM, 0.02, analog=True, weighted=True),
     Case("hinge", ErrorFunction.L2_HINGE, Activation.LINEAR, OptimizerName.NESTEROV, 0.02, l2=0.01, analog=True),

@@ -26,9 +26,10 @@ from trainer_oracle import Oracle
 
 from trainer.data.batches import paired_batches
 from trainer.deal import deals_of, with_deals
+from trainer.loss_parameters import Divergence
 from trainer.model import Forward, from_weights
 from trainer.network_file import read_network_file, write_network
-from trainer.network_types import Activation, Divergence, NetworkSpec, PoolingFunction
+from trainer.network_types import Activation, NetworkSpec, PoolingFunction
 from trainer.objective import forward_function
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
@@ -52,6 +53,7 @@ def auto_encoder(divergence: Divergence, *, loss_weight: float = 1.0) -> Network
 
 
 WHOLE = auto_encoder(Divergence(0.3))
+PER_FEATURE = auto_encoder(Divergence(0.1, per_feature=True))
 
 
 @cache
@@ -125,16 +127,17 @@ def stepped(shape: tuple[int, int], spec: NetworkSpec = WHOLE, *, blocks: bool =
     return weights_of(state, spec)
 
 
-def test_gradients_of_loss_and_divergence_are_the_finite_differences() -> None:
+@pytest.mark.parametrize("spec", [WHOLE, PER_FEATURE], ids=["per sample", "per feature"])
+def test_gradients_of_loss_and_divergence_are_the_finite_differences(spec: NetworkSpec) -> None:
     samples = Given(dense(ROWS, 21), ROWS, None, None)
     given, noise = {"Words": samples, "Output": samples}, {"Latent": noise_of_first_step()}
-    before, size = random_weights(WHOLE), 1e-5
-    after = stepped((2, 4))
+    before, size = random_weights(spec), 1e-5
+    after = stepped((2, 4), spec)
     for number, (old, new) in enumerate(zip(before.connections, after.connections, strict=True)):
         for place in range(len(old.bias)):
             path = ("connections", number, "bias")
             up, down = (
-                Oracle(WHOLE, moved(before, path, (place,), by), given, training=True, noise=noise).objective()
+                Oracle(spec, moved(before, path, (place,), by), given, training=True, noise=noise).objective()
                 for by in (size, -size)
             )
             slope = (up - down) / (2.0 * size)
@@ -142,7 +145,8 @@ def test_gradients_of_loss_and_divergence_are_the_finite_differences() -> None:
 
 
 def test_a_step_by_blocks_is_the_plain_step() -> None:
-    for here, there in zip(stepped((2, 4), blocks=True).connections, stepped((2, 4)).connections, strict=True):
+    by_blocks, plain = stepped((2, 4), PER_FEATURE, blocks=True), stepped((2, 4), PER_FEATURE)
+    for here, there in zip(by_blocks.connections, plain.connections, strict=True):
         np.testing.assert_allclose(here.kernel, there.kernel, rtol=1e-4, atol=2e-5)
         np.testing.assert_allclose(here.bias, there.bias, rtol=1e-4, atol=2e-5)
 
@@ -159,16 +163,25 @@ def test_the_divergence_weighs_more_with_every_step_until_it_is_annealed() -> No
 
 
 def test_a_file_keeps_it(tmp_path: Path) -> None:
-    spec = auto_encoder(Divergence(0.2, 10000))
+    spec = auto_encoder(Divergence(0.2, 10000, per_feature=True))
     write_network(tmp_path / "gl.nc", spec, random_weights(spec))
     assert read_network_file(tmp_path / "gl.nc")[0] == spec
 
 
 def test_json_names_the_layers_of_mean_and_variance_and_what_the_divergence_costs(folder: Path) -> None:
     two = [{"Name": name, "N": 4, "Source": "In", "Activation": "Linear"} for name in ("Mean", "LogVariance")]
-    latent = {"Name": "Z", "Type": "gaussian", "Source": ["Mean", "LogVariance"], "KL": {"Weight": 0.2, "Anneal": 10}}
+    latent = {
+        "Name": "Z",
+        "Type": "gaussian",
+        "Source": ["Mean", "LogVariance"],
+        "KL": {"Weight": 0.2, "Anneal": 10, "PerFeature": 1},
+    }
     layer = network_of(folder, IN, *two, latent, {**OUT, "Source": "Z"}).layer("Z")
-    assert (layer.pooling, layer.divergence, layer.shape) == (PoolingFunction.GAUSSIAN, Divergence(0.2, 10), (4,))
+    assert (layer.pooling, layer.divergence, layer.shape) == (
+        PoolingFunction.GAUSSIAN,
+        Divergence(0.2, 10, per_feature=True),
+        (4,),
+    )
     assert network_of(folder, IN, *two, {**latent, "KL": {}}, OUT).layer("Z").divergence == Divergence(1.0, 0)
     message = "$.Layers[3].KL: an extension, which DSSTNE does not know"
     assert refusal(folder, IN, *two, latent, OUT, strict_dsstne=True) == message

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from trainer.dense import DenseBatch
+from trainer.loss_parameters import Contrast
 from trainer.losses import LossSpec, Shard, sample_losses, takes_logits
 from trainer.network_names import fits_output, why_not_target
 from trainer.network_types import Activation, DeltaBoost, ErrorFunction, MarginalScale
@@ -31,6 +32,7 @@ LOGITS[1, ROWS[1][0]] = 6.0  # a stored unit that is beyond one_target, of a Sof
 GIVEN = RNG.choice([0.0, 1.0, 0.3, 1.7, -1.0], (SAMPLES, UNITS), p=[0.4, 0.3, 0.1, 0.1, 0.1])
 GIVEN[1] = LOGITS[1] == 6.0
 
+CCL, BPR = ErrorFunction.COSINE_CONTRASTIVE, ErrorFunction.PAIRWISE
 CE, SMCE = ErrorFunction.CROSS_ENTROPY, ErrorFunction.SCALED_MARGINAL_CROSS_ENTROPY
 DSMCE = ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY
 L1, L2, L2_HINGE, HINGE = ErrorFunction.L1, ErrorFunction.L2, ErrorFunction.L2_HINGE, ErrorFunction.HINGE
@@ -88,7 +90,7 @@ class Case:
 CASES = [
     Case(loss, activation, targets)
     for loss, activation, targets in product(ErrorFunction, OUTPUTS, ("indicators", "analog", "dense"))
-    if fits_output(loss, activation) and why_not_target(loss, sparse=targets != "dense") is None
+    if loss is not BPR and fits_output(loss, activation) and why_not_target(loss, sparse=targets != "dense") is None
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -142,7 +144,7 @@ class Reference:
         return self.stored | (not self.case.ignore_zero)
 
     def _units(self, values: Matrix) -> tuple[Matrix, Matrix]:
-        table = {L1: self._l1, L2: self._l2, L2_HINGE: self._l2_hinge, HINGE: self._hinge}
+        table = {L1: self._l1, L2: self._l2, L2_HINGE: self._l2_hinge, HINGE: self._hinge, CCL: self._ccl}
         if self.case.loss in table:
             return table[self.case.loss](values)
         a = OUTPUTS[self.case.activation](values)
@@ -165,6 +167,12 @@ class Reference:
     def _hinge(self, a: Matrix) -> tuple[Matrix, Matrix]:
         felt = self.given * a < 1.0
         return np.where(felt, 1.0 - self.given * a, 0.0), np.where(felt, -self.given, 0.0)
+
+    def _ccl(self, a: Matrix) -> tuple[Matrix, Matrix]:
+        counts = self.stored.sum(axis=1, keepdims=True)
+        one = self.given * self.stored / np.maximum(counts, 1)
+        none = ~self.stored / (UNITS - counts)
+        return one * (1.0 - a) + none * np.maximum(0.0, a - 0.5), -one + none * (a > 0.5)
 
     def _ce(self, a: Matrix) -> tuple[Matrix, Matrix]:
         t = self.stored.astype(float) if self.case.sparse else self.given
@@ -208,13 +216,19 @@ def reference_of(case: Case) -> Reference:
     return Reference(case, stored, given)
 
 
-def measured(case: Case, targets: SparseBatch | DenseBatch, *, values: Matrix | None = None) -> tuple[Matrix, Matrix]:
+def measured(
+    case: Case,
+    targets: SparseBatch | DenseBatch,
+    *,
+    values: Matrix | None = None,
+    spec: LossSpec | None = None,
+) -> tuple[Matrix, Matrix]:
     """Losses, and the gradient of their sum by the values, in one piece."""
     on_device = jax.tree.map(jnp.asarray, targets)
 
     def total(values: jax.Array) -> tuple[jax.Array, jax.Array]:
         shard = Shard(0, UNITS, None)
-        losses = sample_losses(case.spec, values, on_device, shard=shard, ignore_zero=case.ignore_zero)
+        losses = sample_losses(spec or case.spec, values, on_device, shard=shard, ignore_zero=case.ignore_zero)
         return losses.sum(), losses
 
     given = case.values if values is None else values
@@ -316,6 +330,18 @@ def test_a_feature_stored_twice_costs_twice_and_passes_back_once() -> None:
     np.testing.assert_array_equal(twice[1], once[1])
 
 
+@pytest.mark.parametrize("loss", [CE, SMCE])
+@pytest.mark.parametrize("targets", ["indicators", "dense"])
+def test_a_temperature_divides_the_sums_of_a_softmax(loss: ErrorFunction, targets: str) -> None:
+    """And passes back as much through every sum."""
+    case, temperature = Case(loss, SOFT_MAX, targets), 0.25
+    spec = replace(case.spec, contrast=Contrast(temperature=temperature))
+    losses, gradient = measured(case, targets_of(case), values=LOGITS * temperature, spec=spec)
+    reference = reference_of(case)
+    np.testing.assert_allclose(losses, reference.losses(LOGITS), rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(gradient * temperature, reference.gradient(LOGITS), rtol=1e-5, atol=2e-6)
+
+
 @pytest.mark.parametrize("activation", [SIGMOID, SOFT_MAX])
 def test_a_reported_logarithm_stops_at_dsstnes_smallest_argument(activation: Activation) -> None:
     highest = 1000.0 if activation is SOFT_MAX else -1000.0
@@ -336,16 +362,18 @@ def test_cross_entropies_are_defined_on_probabilities_alone() -> None:
     for loss, allowed in ((CE, probabilities), (SMCE, probabilities), (DSMCE, {SIGMOID})):
         assert {activation for activation in Activation if fits_output(loss, activation)} == allowed
         assert all(takes_logits(loss, activation) for activation in allowed)
+    for loss in (CCL, BPR):
+        assert [activation for activation in Activation if fits_output(loss, activation)] == [Activation.LINEAR]
     for loss, activation in product((L1, L2, L2_HINGE, HINGE), Activation):
         assert fits_output(loss, activation)
         assert not takes_logits(loss, activation)
 
 
-def test_hinge_refuses_sparse_targets_and_the_data_scaled_loss_dense_ones() -> None:
+def test_hinge_refuses_sparse_targets_and_other_losses_dense_ones() -> None:
     refused = {
         (loss, sparse) for loss in ErrorFunction for sparse in (True, False) if why_not_target(loss, sparse=sparse)
     }
-    assert refused == {(HINGE, True), (DSMCE, False)}
+    assert refused == {(HINGE, True), (DSMCE, False), (CCL, False), (BPR, False)}
     with pytest.raises(ValueError, match="Hinge needs a dense dataset"):
         measured(Case(HINGE, SIGMOID, "indicators"), sparse_batch(ROWS))
     with pytest.raises(ValueError, match="DataScaledMarginalCrossEntropy needs an Output with Activation Sigmoid"):

@@ -5,6 +5,7 @@ import pytest
 from network_texts import EVERYTHING, IN, OUT, ROOT, SMALL, network, read, refusal
 
 from trainer.errors import NetworkError
+from trainer.loss_parameters import Contrast
 from trainer.network import (
     AUTO,
     Activation,
@@ -32,6 +33,7 @@ from trainer.network_names import (
     fits_output,
     why_not_target,
 )
+from trainer.network_types import Negatives
 from trainer.pace import EarlyStopping, TrainingSpec
 
 CASES = sorted((ROOT / "tests/cases/networks").glob("*.json"))
@@ -197,7 +199,9 @@ def test_dsstnes_own_sample_is_read_strictly() -> None:
         ([IN, OUT], {"Precision": "float32"}, "$.Precision"),
         ([IN, OUT], {"Training": {}}, "$.Training"),
         ([IN, OUT], {"ErrorFunction": "multinomial"}, "$.ErrorFunction"),
+        ([IN, {"N": 4}, {**OUT, "Sampling": {}}], {"ErrorFunction": "bpr"}, "$.ErrorFunction"),
         ([{**IN, "Normalize": False}, OUT], {}, "$.Layers[0].Normalize"),
+        ([IN, {"Normalize": True}, OUT], {}, "$.Layers[1].Normalize"),
         ([IN, {**OUT, "ZeroDiagonal": True}], {}, "$.Layers[1].ZeroDiagonal"),
         ([{**IN, "Sparse": True, "pDropout": 0.5}, OUT], {}, "$.Layers[0].pDropout"),
         ([IN, {"LayerNormalization": True}, OUT], {}, "$.Layers[1].LayerNormalization"),
@@ -258,6 +262,7 @@ def test_multinomial_is_the_cross_entropy_of_a_softmax(folder: Path) -> None:
         ({"Name": "Hinge", "Weight": 0.5}, ErrorFunction.HINGE, (0.5, 1.0)),
         ({"Function": "L1", "NegativeWeight": 0.25}, ErrorFunction.L1, (1.0, 0.25)),
         ({"Weight": 2}, ErrorFunction.CROSS_ENTROPY, (2.0, 1.0)),
+        ({"Name": "CosineContrastive", "NegativeWeight": 150}, ErrorFunction.COSINE_CONTRASTIVE, (1.0, 150.0)),
     ],
 )
 def test_an_output_may_have_its_own_loss(
@@ -266,6 +271,15 @@ def test_an_output_may_have_its_own_loss(
     spec = network(folder, IN, {**OUT, "ErrorFunction": written})
     own = spec.output
     assert (spec.loss_of(own), own.loss_weight, own.negative_weight) == (loss, *weights)
+
+
+def test_a_loss_tells_its_margin_or_temperature_and_the_activation_that_goes_with_it(folder: Path) -> None:
+    contrastive = network(folder, IN, {**OUT, "ErrorFunction": {"Name": "cosinecontrastive", "Margin": 0.4}}).output
+    assert (contrastive.activation, contrastive.contrast) == (Activation.LINEAR, Contrast(margin=0.4))
+    sharp = network(folder, IN, {**OUT, "ErrorFunction": {"Name": "Multinomial", "Temperature": 0.1}}).output
+    assert (sharp.activation, sharp.contrast) == (Activation.SOFT_MAX, Contrast(temperature=0.1))
+    pairs = network(folder, IN, {"N": 4}, {**OUT, "Sampling": {}}, ErrorFunction="BPR").output
+    assert (pairs.activation, pairs.contrast, pairs.sampling.by) == (Activation.LINEAR, Contrast(), Negatives.UNIFORM)
 
 
 def test_an_outputs_own_loss_must_fit_it(folder: Path) -> None:
@@ -280,13 +294,19 @@ def test_cross_entropies_fit_their_outputs_only_and_other_losses_all() -> None:
     fitting |= {(ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY, Activation.SIGMOID)}
     others = (ErrorFunction.L1, ErrorFunction.L2, ErrorFunction.HINGE, ErrorFunction.L2_HINGE)
     fitting |= {(loss, activation) for loss in others for activation in Activation}
+    fitting |= {(loss, Activation.LINEAR) for loss in (ErrorFunction.COSINE_CONTRASTIVE, ErrorFunction.PAIRWISE)}
     pairs = {(loss, activation) for loss in ErrorFunction for activation in Activation}
     assert {pair for pair in pairs if fits_output(*pair)} == fitting
 
 
-def test_hinge_wants_dense_targets_and_data_scaled_cross_entropy_sparse_ones() -> None:
+def test_hinge_wants_dense_targets_and_losses_of_stored_features_sparse_ones() -> None:
     refused = {
         (loss, sparse) for loss in ErrorFunction for sparse in (False, True) if why_not_target(loss, sparse=sparse)
     }
-    assert refused == {(ErrorFunction.HINGE, True), (ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY, False)}
+    of_stored = {
+        ErrorFunction.DATA_SCALED_MARGINAL_CROSS_ENTROPY,
+        ErrorFunction.COSINE_CONTRASTIVE,
+        ErrorFunction.PAIRWISE,
+    }
+    assert refused == {(ErrorFunction.HINGE, True), *((loss, False) for loss in of_stored)}
     assert why_not_target(ErrorFunction.HINGE, sparse=True) == "Hinge needs a dense dataset"

@@ -21,6 +21,7 @@ from network_files import (
 )
 
 from trainer.errors import DataError
+from trainer.loss_parameters import Contrast
 from trainer.network_file import read_network_file, write_network
 from trainer.network_types import (
     Activation,
@@ -155,6 +156,7 @@ def networks(draw: st.DrawFn) -> NetworkSpec:
         layer = draw(fed_layers(labels.pop(), kind, layers, **own))
         if kind is OUTPUT:
             layer = replace(layer, loss=draw(st.none() | st.sampled_from([ErrorFunction.L1, ErrorFunction.L2])))
+            layer = replace(layer, contrast=Contrast(margin=draw(decimals)))
             layer = replace(layer, sampling=draw(st.builds(Sampling, st.sampled_from(Negatives), st.integers(0, 9))))
         skips = draw(st.lists(st.sampled_from(layers), max_size=2, unique_by=lambda other: other.name))
         if layer.type is not POOLING:

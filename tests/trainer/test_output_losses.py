@@ -22,6 +22,8 @@ from trainer_loss_oracle import (
     ALPHA,
     BOOST_ONE,
     BOOST_ZERO,
+    BPR,
+    CCL,
     CE,
     DSMCE,
     FUNCTIONS,
@@ -30,6 +32,7 @@ from trainer_loss_oracle import (
     L1,
     L2_HINGE,
     LAMBDA,
+    MARGIN,
     ONE_SCALE,
     ONE_TARGET,
     SIGMOID,
@@ -54,6 +57,7 @@ from trainer.attach import attached, resolve
 from trainer.data.batches import paired_batches
 from trainer.data.netcdf import Dataset, read_datasets, write_datasets
 from trainer.dense import DenseDataset
+from trainer.loss_parameters import Contrast
 from trainer.model import Forward
 from trainer.network_names import ACTIVATIONS, fits_output, why_not_target
 from trainer.network_types import (
@@ -98,11 +102,14 @@ def variants(loss: ErrorFunction, activation: Activation) -> Iterator[Case]:
     """Without `indexed`, which shares the program of what is not."""
     for kind in KINDS:
         case = Case(loss, activation, kind)
-        if fits_output(loss, activation) and why_not_target(loss, sparse=case.sparse) is None:
+        if loss is not BPR and fits_output(loss, activation) and why_not_target(loss, sparse=case.sparse) is None:
             yield case
             yield replace(case, weighted=True)
 
 
+LINEAR = Activation.LINEAR
+OUTPUTS = {CE: {SIGMOID, SOFT_MAX}, SMCE: {SIGMOID, SOFT_MAX}, DSMCE: {SIGMOID}, CCL: {LINEAR}, BPR: {LINEAR}}
+"""Activations of the losses that do not take every one."""
 every_activation = pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS.values())), ids=lambda one: one.name)
 
 
@@ -146,6 +153,7 @@ def network_of(case: Case) -> tuple[NetworkSpec, LayerSpec]:
         selu_lambda=LAMBDA,
         ignore_zero=case.ignoring,
         negative_weight=case.negative,
+        contrast=Contrast(margin=MARGIN),
     )
     marginal = MarginalScale(ONE_TARGET, ZERO_TARGET, ONE_SCALE, ZERO_SCALE)
     boost = DeltaBoost(BOOST_ONE, BOOST_ZERO) if case.weighted else DeltaBoost()
@@ -234,12 +242,12 @@ def check_gradient(case: Case, gradient: Found, expected: Matrix) -> None:
 
 def test_the_language_accepts_what_has_a_loss() -> None:
     for loss, activation in product(ErrorFunction, set(ACTIVATIONS.values())):
-        known = {SIGMOID, SOFT_MAX} if loss in (CE, SMCE) else {SIGMOID} if loss is DSMCE else set(FUNCTIONS)
+        known = OUTPUTS.get(loss, set(FUNCTIONS))
         assert fits_output(loss, activation) == (activation in known)
         kinds = {case.kind for case in variants(loss, activation)}
-        refused = {HINGE: {"Boolean", "analog"}, DSMCE: {"dense"}}.get(loss, set())
+        refused = {HINGE: {"Boolean", "analog"}, DSMCE: {"dense"}, CCL: {"dense"}, BPR: set(KINDS)}.get(loss, set())
         assert kinds == (set(KINDS) - refused if activation in known else set())
-        for sparse in (True, False):
+        for sparse in (True, False) if loss is not BPR else ():
             assert (why_not_target(loss, sparse=sparse) is None) == (("Boolean" if sparse else "dense") not in refused)
 
 

@@ -41,5 +41,7 @@ def test_calls_out_of_order_say_what_is_missing(tmp_path: Path):
     with pytest.raises(InputError, match="call generate_output_layer first"):
         recommender.train()
     recommender.generate_output_layer("out")
+    with pytest.raises(SettingsError, match="min_rating: only a job heeds it; retrieve_dataset takes a weighing"):
+        recommender.train(min_rating=4)
     with pytest.raises(SettingsError, match="epochs"):
         recommender.train(epochs=-1)

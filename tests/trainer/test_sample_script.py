@@ -9,6 +9,7 @@ from pathlib import Path
 
 import netCDF4
 import pytest
+import quick_xla
 from trainer_checkerboard import SAMPLES, write_network
 from trainer_programs import BOARD, FEATURES, trainer
 
@@ -33,7 +34,7 @@ predict -b 256 -d gl -i features_input -o features_output -k 10 -n gl.nc -f ml -
 def run_script(working_folder: Path) -> str:
     """What the script says, run in the working folder."""
     Path("trainer").mkdir()  # a folder of this name is not the program
-    environment = {**os.environ, "XDG_CACHE_HOME": str(working_folder / "cache of mine"), "XLA_FLAGS": ""}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(working_folder / "cache of mine"), "XLA_FLAGS": quick_xla.FLAGS}
     script = SCRIPT.format(python=sys.executable)
     done = subprocess.run(
         ["sh", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=120

@@ -10,7 +10,16 @@ from trainer_networks import chain, dataset_of, mesh_of, random_rows, with_layer
 from trainer.data.batches import paired_batches
 from trainer.data.sampling import Sampler
 from trainer.deal import Deal, deals_of, with_deals
-from trainer.network_types import Activation, Negatives, NetworkSpec, OptimizerName, OptimizerSpec, Sampling
+from trainer.loss_parameters import Contrast
+from trainer.network_types import (
+    Activation,
+    ErrorFunction,
+    Negatives,
+    NetworkSpec,
+    OptimizerName,
+    OptimizerSpec,
+    Sampling,
+)
 from trainer.settings import TrainSettings
 from trainer.sharding import to_mesh
 from trainer.sparse import SampledBatch, SparseBatch, round_up
@@ -20,12 +29,19 @@ WIDTH, BATCH, SAMPLES = 43, 6, 24
 DATA = dataset_of(random_rows(SAMPLES, WIDTH, seed=5), WIDTH)
 ALL = Sampling(Negatives.UNIFORM, 100_000)
 """So many draws that every unit is drawn, and stands for itself alone."""
+LOSSES = {
+    Activation.SIGMOID: ErrorFunction.CROSS_ENTROPY,
+    Activation.SOFT_MAX: ErrorFunction.CROSS_ENTROPY,
+    Activation.LINEAR: ErrorFunction.COSINE_CONTRASTIVE,
+}
 
 
 def network(sampling: Sampling, activation: Activation, optimizer: OptimizerName = OptimizerName.ADAM) -> NetworkSpec:
-    spec = chain((WIDTH, WIDTH), optimizer=OptimizerSpec(optimizer, 0.02, 0.0))
-    negative_weight = 0.3 if activation is Activation.SIGMOID else 1.0
-    return with_layer(spec, 2, activation=activation, sampling=sampling, negative_weight=negative_weight)
+    spec = chain((WIDTH, WIDTH), optimizer=OptimizerSpec(optimizer, 0.02, 0.0), loss=LOSSES[activation])
+    negative_weight = 1.0 if activation is Activation.SOFT_MAX else 0.3
+    contrast = Contrast(margin=-0.1, temperature=0.5 if activation is Activation.SOFT_MAX else 1.0)
+    changes = {"activation": activation, "sampling": sampling, "negative_weight": negative_weight}
+    return with_layer(spec, 2, contrast=contrast, **changes)
 
 
 def trained(spec: NetworkSpec, mesh: tuple[int, int]) -> tuple[list[float], list[Any]]:
@@ -54,7 +70,7 @@ def trained(spec: NetworkSpec, mesh: tuple[int, int]) -> tuple[list[float], list
 
 
 @pytest.mark.parametrize("mesh", [(1, 1), (2, 4)], ids=str)
-@pytest.mark.parametrize("activation", [Activation.SIGMOID, Activation.SOFT_MAX])
+@pytest.mark.parametrize("activation", LOSSES)
 def test_where_all_units_are_drawn_it_learns_what_it_learns_without_sampling(
     activation: Activation, mesh: tuple[int, int]
 ) -> None:

@@ -13,10 +13,12 @@ import pytest
 from trainer_networks import chain, dataset_of, mesh_of, random_rows, with_layer
 
 from trainer import train as training
+from trainer.content import PROFILES
 from trainer.data.split import HeldOut, hold_out
 from trainer.data.validation import hold_out_features
 from trainer.ending import Trained, measure_of, train_to_its_end
 from trainer.errors import InputError
+from trainer.fitting import training_data
 from trainer.network_types import Activation, Negatives, NetworkSpec, OptimizerName, OptimizerSpec, Sampling
 from trainer.pace import EarlyStopping, TrainingSpec
 from trainer.settings import TrainSettings
@@ -196,6 +198,25 @@ def test_a_refit_trains_on_everything_for_the_best_number_of_epochs_though_kille
     assert [(report.refit, report.epoch) for report in after] == [(True, n) for n in range(1, best.epoch + 1)]
     alone = train(spec, DATA, SETTINGS, mesh=mesh_of((1, 2)), tell=lambda _: None, until=best.epoch)
     assert same(arrays(found.state, spec), arrays(alone, spec))
+
+
+def test_profiles_are_made_of_what_is_left_to_train_on() -> None:
+    rule = EarlyStopping("ndcg@5", patience=2, validation=0.4)
+    spec = spec_of(training=TrainingSpec(stopping=rule))
+    taste = replace(spec.input, name="Taste", dataset=PROFILES, shape=(6,))
+    hidden = replace(spec.layers[1], sources=("Input0", "Taste"))
+    spec = replace(spec, layers=(spec.input, taste, hidden, spec.output))
+    attributes = dataset_of(random_rows(WIDTH, 6, seed=3, most=3), 6)
+    data = training_data(spec, WHOLE, attributes)
+    on = mesh_of((1, 2))
+    found = train_to_its_end(spec, data, SETTINGS, mesh=on, tell=lambda _: None, attributes=attributes)
+    rest, validation = hold_out_features(WHOLE, share=0.4, seed=SETTINGS.seed)
+    left = training_data(spec, rest, attributes)
+    alone = train(spec, left, SETTINGS, mesh=on, tell=lambda _: None, until=found.epochs)
+    assert same(arrays(found.state, spec), arrays(alone, spec))
+    measure = measure_of(spec, on, validation, metric="ndcg@5", batch_size=8, attributes=attributes)
+    assert found.judged is not None
+    assert measure(found.state) == found.judged.best
 
 
 def test_layers_of_different_datasets_leave_none_to_be_kept_from_training() -> None:

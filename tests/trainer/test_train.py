@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from trainer_networks import chain, mesh_of, random_rows, with_layer
 from trainer import train as training
 from trainer.compilations import compilations_of
 from trainer.deal import with_deals
-from trainer.errors import InputError, NonFiniteError
+from trainer.errors import InputError, Interrupted, NonFiniteError
 from trainer.network_types import Activation, NetworkSpec, OptimizerName, OptimizerSpec, Schedule, Sparseness
 from trainer.optimizer import make_optimizer
 from trainer.settings import TrainSettings
@@ -75,6 +76,11 @@ def trained(
     return [array for array in arrays if array is not None], reports
 
 
+@cache
+def uninterrupted() -> tuple[list[np.ndarray], list[EpochReport]]:
+    return trained(settings=SLOW)
+
+
 class Killed(Exception):
     pass
 
@@ -102,7 +108,7 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_killed_at_eight_random_steps_in_a_row_it_ends_at_the_same_weights(tmp_path: Path, killer: list[int]) -> None:
-    expected, reports = trained(settings=SLOW)
+    expected, reports = uninterrupted()
     saved = Checkpoints(tmp_path, steps=2)
     rng = np.random.default_rng(20)
     for _ in range(8):
@@ -115,6 +121,33 @@ def test_killed_at_eight_random_steps_in_a_row_it_ends_at_the_same_weights(tmp_p
     for array, wanted in zip(found, expected, strict=True):
         np.testing.assert_array_equal(array, wanted)
     assert [report.loss for report in rest] == [report.loss for report in reports][-len(rest) :]
+
+
+@pytest.mark.usefixtures("killer")
+def test_asked_to_end_it_saves_after_the_step_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    expected, _ = trained(settings=SLOW)
+    # In the middle of an epoch, at its last step, after its last step.
+    for steps in (4, 2, 7):
+        answers = iter([False] * (steps - 1) + [True])
+        with pytest.raises(Interrupted, match="goes on from there"):
+            trained(
+                Checkpoints(tmp_path, seconds=1e9, asked_to_end=lambda answers=answers: next(answers)), settings=SLOW
+            )
+    found, rest = trained(Checkpoints(tmp_path, seconds=1e9), settings=SLOW)
+    for array, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(array, wanted)
+    assert rest[0].epoch > 1
+
+
+def test_asked_to_end_when_it_is_done_it_says_what_it_has_learnt(tmp_path: Path, killer: list[int]) -> None:
+    expected, reports = trained(settings=SLOW)
+    answers = iter([False] * (4 * STEPS) + [False] * 11 + [True])
+    done = trained(Checkpoints(tmp_path, seconds=1e9, asked_to_end=lambda: next(answers)), settings=SLOW)
+    assert [report.loss for report in done[1]] == [report.loss for report in reports]
+    again, rest = trained(Checkpoints(tmp_path), settings=SLOW)
+    assert (rest, killer[0]) == ([], 10 * STEPS - 8 * STEPS)
+    for array, wanted in zip(again, expected, strict=True):
+        np.testing.assert_array_equal(array, wanted)
 
 
 def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -130,7 +163,7 @@ def test_a_process_killed_with_signal_9_goes_on_to_the_same_weights(tmp_path: Pa
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "weights.npz").exists()
     subprocess.run([*program, "100"], env=environment, check=True, timeout=120)
-    expected = trained(settings=SLOW)[0]
+    expected = uninterrupted()[0]
     with np.load(tmp_path / "weights.npz") as found:
         for name, wanted in zip(found.files, expected, strict=True):
             np.testing.assert_array_equal(found[name], wanted)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,19 @@ from trainer_checkerboard import write_checkerboard
 from trainer_networks import mesh_of
 
 from trainer import tuning
+from trainer.content import PROFILES
+from trainer.data.given import Source, make_split
+from trainer.data.split_files import write_split
 from trainer.errors import InputError, NetworkError, SettingsError
+from trainer.inputs import check
+from trainer.job import run_job
 from trainer.network import read_network
+from trainer.network_file import read_network_file
+from trainer.network_names import ACTIVATIONS
 from trainer.network_types import Activation, NetworkSpec
+from trainer.rundir import RunDirectory
+from trainer.settings import SplitSettings, TrainSettings
+from trainer.train import digest_of
 from trainer.tuning import Samples, Search, Trial, table, tune
 
 RANGES = """
@@ -35,7 +46,9 @@ RANGES = """
 
 @pytest.fixture(scope="module")
 def samples(folder: Path) -> Samples:
-    return Samples.taken_from(write_checkerboard(folder / "samples.txt"), share=0.2, seed=1)
+    network = folder / "ranges.json"
+    network.write_text(RANGES, encoding="utf-8")
+    return Samples.taken_from(write_checkerboard(folder / "samples.txt"), network, share=0.2, seed=1)
 
 
 def search(folder: Path, trials: int, *, ranges: str = RANGES, **own: Any) -> Search:
@@ -118,6 +131,9 @@ def test_an_end_that_no_network_has_is_refused_before_any_trial(
 ) -> None:
     with pytest.raises(NetworkError, match=r"\$\.Layers\[1\]\.Activation: .*Rela"):
         tuned(search(tmp_path, 1, ranges=RANGES.replace('"Relu"', '"Rela"')), samples)
+    ranges = RANGES.replace("gl_input", PROFILES)
+    with pytest.raises(SettingsError, match="the network wants attributes, which a split does not keep"):
+        tuned(search(tmp_path, 1, ranges=ranges), samples)
     with pytest.raises(SettingsError, match="metric: mrr is none"):
         tuned(search(tmp_path, 1, metric="mrr"), samples)
     assert instant == []
@@ -140,6 +156,83 @@ def test_trials_are_trained_one_that_diverges_fails_and_the_best_network_is_one_
     best = read_network(tmp_path / "found" / "best.json")
     assert best.optimizer is not None
     assert best.optimizer.learning_rate == 0.01
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_job_tunes_then_trains_the_best_and_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    run, said, killing = tmp_path / "run", list[str](), ["trial 1/2", "epoch 2/3", "never"]
+    run.mkdir()
+    write_checkerboard(tmp_path / "samples.txt")
+    (run / "network.json").write_text(RANGES.replace('"Epochs": 2', '"Epochs": 3'), encoding="utf-8")
+    settings = {"tune_trials": 2, "tune_minutes": 60, "k": 2, "batch_size": 16}
+    (run / "spec.json").write_text(json.dumps({"data": "../samples.txt", "settings": settings}))
+    lines: list[list[str]] = []
+    for word in killing:
+
+        def say(text: str, word: str = word) -> None:
+            said.append(text)
+            if text.startswith(word):
+                raise Killed
+
+        with nullcontext() if word == "never" else pytest.raises(Killed):
+            run_job(RunDirectory(run), say=say)
+        lines.append((run / "checkpoints" / "tuning" / "trials.jsonl").read_text().splitlines())
+    assert lines[1] == lines[2] == (run / "trials.jsonl").read_text().splitlines()
+    assert lines[1][:2] == lines[0]
+    trials = [json.loads(line) for line in lines[2][1:]]
+    assert [trial["trial"] for trial in trials] == [1, 2]
+    best = max(trials, key=lambda trial: trial["score"])["values"]
+    learnt, _ = read_network_file(run / "gl.nc")
+    assert learnt.optimizer is not None
+    assert learnt.optimizer.learning_rate == pytest.approx(best["$.Optimizer.LearningRate"], rel=1e-6)
+    assert learnt.layers[1].activation is ACTIVATIONS[best["$.Layers[1].Activation"]]
+    assert sum(line.startswith("trial 2/2") for line in said) == 1
+    assert len((run / "recs").read_text().splitlines()) == 60
+
+
+def test_a_job_of_open_values_says_how_many_are_tried_and_states_none_of_them_itself(tmp_path: Path) -> None:
+    path = tmp_path / "ranges.json"
+    path.write_text(RANGES.replace('"BatchSize": 16', '"BatchSize": {"Choice": [8, 16]}'), encoding="utf-8")
+    data = write_checkerboard(tmp_path / "samples.txt")
+    found = check(path, data, TrainSettings(tune_trials=2))
+    assert (found["samples"], found["batch_size"]) == (60, 8)
+    with pytest.raises(NetworkError, match=r"\$\.Layers\[1\]\.Activation: the value is left open: say how many"):
+        check(path, data)
+    with pytest.raises(NetworkError, match=r"\$\.Training\.BatchSize: is left open, but the settings say batch_size"):
+        check(path, data, TrainSettings(tune_trials=2, batch_size=32))
+    path.write_text(RANGES.replace('"Relu"', '"Rela"'), encoding="utf-8")
+    with pytest.raises(NetworkError, match=r"\$\.Layers\[1\]\.Activation: .*Rela"):
+        check(path, data, TrainSettings(tune_trials=2))
+    path.write_text(json.dumps(closed_network()), encoding="utf-8")
+    with pytest.raises(NetworkError, match="nothing is open"):
+        check(path, data, TrainSettings(tune_trials=2))
+
+
+def closed_network() -> Any:
+    return {"Layers": [{"N": "auto", "DataSet": "gl_input"}, {"N": 4}, {"N": "auto", "DataSet": "gl_output"}]}
+
+
+def test_trials_are_judged_by_the_validation_part_of_a_split_and_trained_on_its_training_part(tmp_path: Path) -> None:
+    rows = [range(number % 3, 40, 4) for number in range(12)]
+    (tmp_path / "samples.txt").write_text("".join(f"s{n}\t{':'.join(map(str, row))}\n" for n, row in enumerate(rows)))
+    source = Source(tmp_path / "samples.txt")
+    made = make_split(source, SplitSettings(protocol="weak"))
+    write_split(made, tmp_path / "split")
+    found = Samples.of_split(tmp_path / "split")
+    assert made.validation is not None
+    for one, other in (
+        (found.training, made.training),
+        (found.validation.known, made.validation.known),
+        (found.validation.wanted, made.validation.wanted),
+    ):
+        assert digest_of(one) == digest_of(other)
+    assert found.validation.wanted.nnz == 12
+    write_split(make_split(source, SplitSettings(protocol="weak", validation_part=0.0)), tmp_path / "split")
+    with pytest.raises(SettingsError, match="has no validation part to judge by"):
+        Samples.of_split(tmp_path / "split")
 
 
 def test_a_trial_worse_than_most_is_behind_once_there_are_enough_to_compare_with() -> None:

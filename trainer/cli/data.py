@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.options import AsJson, AskedBatchSize, Data, Network, answering, app, echo_bytes
+from trainer.cli.options import AsJson, AskedBatchSize, Network, answering, app, echo_bytes
 from trainer.flags import Required, flag_command
 
 
@@ -87,20 +87,32 @@ def generate_netcdf(
 
 
 @app.command()
-def check(network: Network, data: Data, as_json: AsJson = False) -> None:
+def check(
+    network: Network,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Ratings table, folder of one, or DSSTNE text; none: the network alone."),
+    ] = None,
+    settings: Annotated[
+        str, typer.Option("--settings", help="A run's settings, the JSON that spec.json has.", metavar="JSON")
+    ] = "{}",
+    as_json: AsJson = False,
+) -> None:
     """Say whether network and data can be used, without JAX and without a device."""
     from trainer.inputs import check as look
+    from trainer.settings import TrainSettings
 
     with answering():
-        found = look(network, data)
-        counts = (f"{found[name]:,} {name}" for name in ("samples", "features", "nnz", "parameters"))
+        found = look(network, data, TrainSettings.of_json(settings))
+        names = ("samples", "features", "nnz", "parameters") if data else ()
+        counts = (f"{found[name]:,} {name}" for name in names)
         typer.echo(json.dumps(found) if as_json else ", ".join((*counts, _training_text(found))))
 
 
 def _training_text(found: dict[str, Any]) -> str:
-    stopping = found["early_stopping"]
+    stopping, batch = found["early_stopping"], found["batch_size"]
     ends = f", stops by {stopping['metric']}" if stopping else ""
-    return f"batch {found['batch_size']:,}, {found['epochs']:,} epochs{ends}"
+    return f"batch {f'{batch:,}' if batch else 'by the data'}, {found['epochs']:,} epochs{ends}"
 
 
 @app.command()
@@ -117,7 +129,10 @@ def capacity(
     ] = 0.0,
     batch_size: AskedBatchSize = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs.")] = 1,
-    data_shards: Annotated[int, typer.Option("--data-shards", min=1, help="Parts of a batch.")] = 1,
+    data_shards: Annotated[
+        int | None,
+        typer.Option("--data-shards", min=1, help="Parts of a batch.", show_default="as least passes between GPUs"),
+    ] = None,
     optimizer: Annotated[str, typer.Option("--optimizer", help="Its name.", show_default="the network's own")] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -170,12 +170,13 @@ def _train_run(run_dir: Path, coordinator: str | None, processes: int | None, pr
     from trainer.distributed import Group, joined
     from trainer.errors import TrainerError
     from trainer.job import fail, run_job
+    from trainer.notice import heeding_sigterm
     from trainer.rundir import RunDirectory
 
     directory = RunDirectory(run_dir, ours=not process)
     try:
-        with joined(Group.of(coordinator, processes, process)):
-            run_job(directory, say=_voice(process))
+        with joined(Group.of(coordinator, processes, process)), heeding_sigterm() as came:
+            run_job(directory, say=_voice(process), asked_to_end=came)
     except TrainerError as error:
         # The error is the log's last line, and `exit` the last file.
         typer.echo(f"error: {error}", err=True)

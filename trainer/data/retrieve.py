@@ -43,12 +43,19 @@ def retrieve(url: str, *, into: Path, sha256: str | None = None) -> Path:
         _make(folder)
         _fetch(url, file)
     try:
-        _check(file, url, sha256)
-        return _unpacked(file, url) if name.lower().endswith(_ARCHIVES) else file
+        return opened(file, url, sha256=sha256)
     except DataError:
         # Kept, it would be found again and fail again.
         shutil.rmtree(folder)
         raise
+
+
+def opened(file: Path, url: str, *, sha256: str | None) -> Path:
+    """A file that was fetched from `url` by whatever means, or what it holds, unpacked beside it. `DataError` where its
+    SHA-256 is another or it cannot be unpacked.
+    """
+    _check(file, url, sha256)
+    return _unpacked(file, url) if file.name.lower().endswith(_ARCHIVES) else file
 
 
 def _local(path: Path, *, sha256: str | None) -> Path:

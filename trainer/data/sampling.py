@@ -32,7 +32,7 @@ class Sampler:
     @classmethod
     def of(cls, sampling: Sampling, deal: Deal, dataset: SparseDataset) -> "Sampler":
         """The sampler; goes through the dataset once where it must know what is popular."""
-        if sampling.by is Negatives.UNIFORM:
+        if sampling.by in (Negatives.UNIFORM, Negatives.GRAM):
             return cls(sampling, deal, dataset, None)
         counts = np.zeros(dataset.width, np.int64)
         for entries in blocks(dataset.indices):
@@ -78,7 +78,7 @@ class Sampler:
         """Different units, ascending."""
         if self.sampling.by is Negatives.IN_BATCH:
             return np.sort(self.deal.unit(own).astype(np.int64))
-        if self.sampling.by is Negatives.UNIFORM or not self.dataset.nnz:
+        if self.counts is None or not self.dataset.nnz:
             drawn = rng.integers(0, self.deal.units, self.sampling.count)
         else:
             drawn = self.dataset.indices[np.sort(rng.integers(0, self.dataset.nnz, self.sampling.count))]

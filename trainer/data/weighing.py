@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.movielens import LoadedData, read_ratings
+from trainer.data.load import load_data
+from trainer.data.movielens import LoadedData, is_ratings, read_ratings
+from trainer.data.text import Reading, convert_text
 from trainer.errors import SettingsError
 
 _DAY_SECONDS = 86_400.0
@@ -26,6 +28,23 @@ class Weighing:
     def is_plain(self) -> bool:
         """Whether a table needs nothing but being read."""
         return self.min_rating is None and self.half_life_days is None
+
+
+def load_weighed(path: Path, weighing: Weighing) -> LoadedData:
+    """The data at `path`, of any kind, as `weighing` says; `SettingsError` where they do not tell what it asks for."""
+    if weighing == Weighing():
+        return load_data(path)
+    if is_ratings(path):
+        return read_weighed(path, weighing)
+    if weighing.half_life_days is not None:
+        raise SettingsError(f"half_life_days: {path} is no ratings table with a fourth column, so nothing tells when")
+    if not weighing.analog or weighing.min_rating is not None:
+        return load_data(path, min_rating=weighing.min_rating)
+    load_data(path)
+    converted = convert_text(path, name="samples", reading=Reading(analog=True, strict=True, hidden=False)).dataset
+    if converted.values is None or not np.any(converted.values):
+        raise SettingsError(f"analog: {path} has no values; `feature,value` or a ratings table is wanted")
+    return LoadedData(converted, {})
 
 
 def read_weighed(path: Path, weighing: Weighing) -> LoadedData:

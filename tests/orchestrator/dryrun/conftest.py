@@ -77,7 +77,7 @@ class Aws:
     def state(self, instance_id: str) -> str:
         return self.instance(instance_id)["State"]["Name"]
 
-    def reaches(self, instance_id: str, state: str, *, seconds: float = 10) -> None:
+    def reaches(self, instance_id: str, state: str, *, seconds: float = 60) -> None:
         until(lambda: self.state(instance_id) == state, what=f"{instance_id} {state}", seconds=seconds)
 
     def address(self, instance_id: str) -> str:
@@ -97,7 +97,7 @@ def cloud_config(host_key: Key, timer_seconds: float) -> str:
     return "#cloud-config\n" + yaml.safe_dump(document)
 
 
-def until(check: Callable[[], bool], *, what: str, seconds: float = 10) -> None:
+def until(check: Callable[[], bool], *, what: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"

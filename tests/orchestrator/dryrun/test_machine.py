@@ -178,7 +178,7 @@ def test_powering_off_stops_an_instance_that_was_launched_to_stop(aws: Any):
 
 
 def test_the_timer_of_the_user_data_ends_the_instance(aws: Any):
-    instance_id = aws.run_machine(timer_seconds=0.6)
+    instance_id = aws.run_machine(timer_seconds=3)
     with dialled(aws, instance_id) as transport:
         pid = start_detached(transport)
     aws.reaches(instance_id, "terminated")

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from network_texts import ROOT
 from typer.testing import CliRunner
 
 from trainer.cli import app
 from trainer.data.netcdf import read_datasets
-from trainer.data.weighing import Weighing, read_weighed
+from trainer.data.weighing import Weighing, load_weighed, read_weighed
 from trainer.errors import DataError, SettingsError
+from trainer.inputs import prepare
+from trainer.network import read_network
+from trainer.settings import TrainSettings
 from trainer.sparse import SparseDataset
 
 DAY = 86_400
@@ -62,3 +66,32 @@ def test_what_cannot_be_weighed_is_said(table: Path):
     table.write_text("user,item,rating\na,x,3\n")
     with pytest.raises(DataError, match=r"ratings.csv:2: a fourth cell"):
         read_weighed(table, Weighing(half_life_days=1.0))
+
+
+def test_a_job_takes_ratings_as_its_settings_say(table: Path):
+    network = read_network(ROOT / "configs/networks/multi-dae.json")
+
+    def found(**settings: object) -> dict[tuple[str, str], float]:
+        return entries(prepare(network, table, TrainSettings.of(**settings)).training)
+
+    assert found() == {("b", "y"): 1.0, ("a", "x"): 1.0, ("a", "y"): 1.0, ("b", "x"): 1.0}
+    assert found(min_rating=4) == {("b", "y"): 1.0, ("a", "y"): 1.0}
+    assert found(min_rating=4, analog=True) == {("b", "y"): 4.0, ("a", "y"): 5.0}
+    assert found(min_rating=3, half_life_days=4) == {("b", "y"): 1.0, ("a", "y"): 0.5, ("b", "x"): 0.25}
+
+
+def test_a_job_whose_data_lack_ratings_or_times_is_refused(tmp_path: Path):
+    text, table = tmp_path / "samples.txt", tmp_path / "ratings.csv"
+    text.write_text("a\tx:y\nb\ty\n", encoding="utf-8")
+    table.write_text("user,item,rating\na,x,3\n", encoding="utf-8")
+    for path, weighing, message in (
+        (text, Weighing(min_rating=3), r"min_rating: .*samples\.txt is no ratings table, so it has no ratings"),
+        (text, Weighing(analog=True), r"analog: .*samples\.txt has no values; `feature,value` or a ratings table"),
+        (text, Weighing(half_life_days=9), r"half_life_days: .*samples\.txt is no ratings table with a fourth column"),
+        (table, Weighing(half_life_days=9), r"ratings\.csv:2: .*time"),
+    ):
+        with pytest.raises((SettingsError, DataError), match=message):
+            load_weighed(path, weighing)
+    text.write_text("a\tx,2:y,0.5\nb\ty,3\n", encoding="utf-8")
+    values = entries(load_weighed(text, Weighing(analog=True)).dataset)
+    assert values == {("a", "x"): 2.0, ("a", "y"): 0.5, ("b", "y"): 3.0}

@@ -17,11 +17,11 @@ from rentals import QUICK, REGION, Rental, aws, left_over, rental
 from orchestrator.books import books_of
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.errors import UsageError
-from orchestrator.keeping import Keeper, keep, keeper
+from orchestrator.keep_alive import Keeper, keep, keeper
 from orchestrator.kept import KeptMachine, refuse_if_slow
-from orchestrator.launch import record_of
+from orchestrator.launch import records_of
 from orchestrator.ledger import Ledger, read_ledger
-from orchestrator.record import MachineRecord, RunRecord, read_record, remember_machine, remember_outcome, write_record
+from orchestrator.record import MachineRecord, RunRecord, read_record, remember_machines, remember_outcome, write_record
 from orchestrator.record import Rental as Rented
 from orchestrator.resources import Market
 from orchestrator.teardown import teardown
@@ -43,10 +43,10 @@ def rented(mock: MockedCloud, tmp_path: Path) -> Rental:
     folder.mkdir()
     found = rental(aws(mock), folder, run_id, keep_alive_minutes=20)
     write_record(folder, RunRecord(run_id=run_id, region=REGION, account_id=found.plan.account.account_id))
-    machine = record_of(found.launch(), found.plan, now=found.clock.now())
+    (machine,) = records_of(found.launch(), found.plan, now=found.clock.now())
     until = found.clock.now() + timedelta(minutes=20)
     changed = {"kept_until": until, "launched_at": found.clock.now(), "ends_at": found.clock.now() + timedelta(hours=1)}
-    remember_machine(folder, machine.model_copy(update=changed))
+    remember_machines(folder, (machine.model_copy(update=changed),))
     remember_outcome(folder, {"exit_status": 0})
     return found
 
@@ -113,6 +113,10 @@ def test_a_machine_that_is_not_what_the_run_wants_is_refused(rented: Rental):
     machine, now = kept(rented).machine, rented.clock.now()
     for changed, words in (
         ({"region": "eu-west-1"}, "is in us-east-1, the run is to be in eu-west-1"),
+        ({"nodes": 2}, "the run wants nodes = 2"),
+        ({"bucket": "s3://kept/runs"}, "leave bucket out"),
+        ({"instance_profile": "p"}, "its instance profile is none, the run wants p"),
+        ({"ssm": True}, "not rented to be reached through Session Manager"),
         ({"instance_types": ("p5.48xlarge",)}, "the run wants p5.48xlarge"),
         ({"image": "ami-0123"}, "the run wants ami-0123"),
         ({"instance_types": (), "gpus": 8}, "has 1 GPUs, the run wants 8"),
