@@ -91,15 +91,25 @@ class Keeper:
                     self.put(path.name, path.read_bytes())
         self._put_checkpoint()
 
+    @property
+    def is_taken_back(self) -> bool:
+        """Whether the training ended because AWS takes the machine: another may go on, so that the run is not over."""
+        return self._status() != 0 and (self.run / "interruption.json").exists()
+
     def finish(self) -> None:
-        """Put there whatever the training made and, once that is there, the manifest."""
-        status = int((self.run / "exit").read_text(encoding="utf-8"))
+        """Put there whatever the training made and, once that is there, the manifest, unless the run is not over."""
+        status = self._status()
         files = [self.put_file(self.run / name, name) for name in self.orders.names if (self.run / name).is_file()]
         checkpoint = self._packed() if status != 0 else None
         if checkpoint is not None:
             files.append(self.put_file(checkpoint, self.orders.checkpoints))
+        if self.is_taken_back:
+            return
         manifest = {"exit_status": status, "ended_at": datetime.now(UTC).isoformat(), "files": files}
         self.put(_MANIFEST, json.dumps(manifest, indent=1).encode())
+
+    def _status(self) -> int:
+        return int((self.run / "exit").read_text(encoding="utf-8"))
 
     def _put_checkpoint(self) -> None:
         newest = _newest(self.run / "checkpoints")
@@ -181,6 +191,9 @@ def finish_and_end(keeper: Keeper) -> int:
         except _TROUBLE as error:
             _say(f"not kept: {_one_line(error)}; trying again in {_AGAIN_SECONDS:g} s")
             time.sleep(_AGAIN_SECONDS)
+    if keeper.is_taken_back:
+        _say(f"kept in {keeper.orders.url} as far as it came; AWS ends the machine")
+        return 0
     _say(f"kept in {keeper.orders.url}; the machine ends itself")
     return subprocess.run(["sudo", "-n", "systemctl", "poweroff"], check=False).returncode
 

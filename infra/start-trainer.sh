@@ -3,7 +3,8 @@
 #   start-trainer.sh PYTHON BACKEND [OPTION…]
 # The options are passed on to `trainer train`.
 # Leaves in run/: log.txt (everything the trainer says), pid (leader of its session), exit (its status,
-# written last, by the trainer or, where it could not, from here).
+# written last, by the trainer or, where it could not, from here). Where AWS takes the machine back,
+# interruption.json says when, and the trainer saves and ends with 75, or, where it had not begun yet, with 143.
 # Where run/data.json is, the data is fetched first (fetch_data.py).
 # Where run/bucket.json is, what the run makes is put into a bucket, and the machine then ends itself (bucket.py);
 # what that says lies in run/bucket.log.
@@ -48,7 +49,12 @@ setsid sh -c '
     "$python" -P tree/infra/fetch_data.py || status=$?
   fi
   if [ "$status" -eq 0 ]; then
-    "$python" -P -m trainer train --run-dir run "$@" || status=$?
+    "$python" -P -m trainer train --run-dir run "$@" &
+    trainer=$!
+    sh tree/infra/watch-interruption.sh "$trainer" &
+    watcher=$!
+    wait "$trainer" || status=$?
+    kill "$watcher" 2> /dev/null
   fi
   if [ ! -e run/exit ]; then
     echo "$status" > run/.exit.new

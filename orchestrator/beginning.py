@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import Event, Stage
+from orchestrator.homing import LOG, take_along
 from orchestrator.ports import Session
 from orchestrator.remote import Environment, prepare, start_training
 from orchestrator.resources import Manifest
+from orchestrator.rundir import CHECKPOINTS
 from orchestrator.telling import Telling
 from orchestrator.together import Crew, Node
 from orchestrator.upload import begin_upload
@@ -17,7 +19,8 @@ from orchestrator.upload import begin_upload
 
 def begin_training(crew: Crew, manifest: Manifest, *, extra: Mapping[str, bytes], telling: Telling) -> None:
     """Upload `manifest` and `extra` (path under the run's folder to content), find or make the environment, on every
-    machine at once; once all are ready, start the trainers. Raises what failed first.
+    machine at once; once all are ready and have what came home of earlier machines, start the trainers. Raises what
+    failed first.
     """
 
     def made_ready(node: Node) -> Environment:
@@ -26,6 +29,9 @@ def begin_training(crew: Crew, manifest: Manifest, *, extra: Mapping[str, bytes]
         return _made_ready(node, manifest, dial=lambda: crew.another_line(node), extra=extra, telling=heard)
 
     environments = crew.each(made_ready)
+    if any(crew.each(_has_earlier)):
+        with telling.stage(Stage.PREPARE, "taking along what earlier machines left") as say:
+            say(crew.each(lambda node: take_along(node.session, node.rental))[0])
     crew.each(
         lambda node: start_training(node.session, node.rental.root, environments[node.number], options=node.group)
     )
@@ -49,6 +55,11 @@ def _made_ready(
         raise
     finally:
         preparing.stop()
+
+
+def _has_earlier(node: Node) -> bool:
+    """Whether earlier machines left something at home from which the trainer goes on."""
+    return any((node.rental.folder / name).exists() for name in (LOG, CHECKPOINTS))
 
 
 def _unheard(_event: Event) -> None:

@@ -11,6 +11,7 @@ from orchestrator.errors import UsageError
 from orchestrator.events import Stage
 from orchestrator.far_data import far_data, far_data_notes
 from orchestrator.fit import Needs
+from orchestrator.homing import CHECKPOINTS, held, refuse_other_training
 from orchestrator.inputs import CapacityQuestions, Inputs, InputSummary, check_inputs, local_data, settled
 from orchestrator.keeping import bucket_notes, folder_of_run
 from orchestrator.kept import KeptMachine, refuse_if_slow
@@ -44,10 +45,7 @@ def draft(
     """Plan `spec`, `on` a kept machine if one is given. What only the user can mend rises as `UsageError`. Where
     `unweighed` says why not, the trainer is not asked what the training needs.
     """
-    with telling.stage(Stage.CHECK, "network and data") as say:
-        inputs = _inputs(spec)
-        spec = settled(spec, inputs.summary)
-        say(_counted(inputs.summary))
+    spec, inputs = _checked(spec, telling)
     unweighed = unweighed or ("" if inputs.data is not None else "the data is not here")
     with (
         telling.stage(Stage.PLAN, "image, prices, quota, fit, files") as say,
@@ -79,6 +77,19 @@ def draft(
             refuse_if_slow(plan.fits, plan.spec)
         say(f"{len(plan.offers)} offers")
     return Draft(plan, inputs)
+
+
+def _checked(spec: RunSpec, telling: Telling) -> tuple[RunSpec, Inputs]:
+    """The spec with settings that the network gives, and what was read on this computer."""
+    with telling.stage(Stage.CHECK, "network and data") as say:
+        if spec.continue_from is not None and not held(spec.continue_from):
+            raise UsageError(f"{spec.continue_from / CHECKPOINTS}: no checkpoint to go on from came home there")
+        inputs = _inputs(spec)
+        spec = settled(spec, inputs.summary)
+        if spec.continue_from is not None:
+            refuse_other_training(spec.continue_from, inputs.summary.model_dump() | spec.settings.model_dump())
+        say(_counted(inputs.summary))
+    return spec, inputs
 
 
 def _with_storage(plan: Plan, storage: Storage) -> Plan:

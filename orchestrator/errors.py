@@ -13,7 +13,8 @@ OrchestratorError
 │   ├── AlreadyExists         1   a name is taken: adopt it if it is ours
 │   ├── CloudUnavailable      1   AWS did not answer or said "later": try again
 │   ├── CloudRefused          1   AWS refused the request for a reason of its own
-│   ├── InstanceDied          1   the instance ended before it could be used
+│   ├── InstanceDied          1   the instance ended by itself
+│   │   └── TakenBack         1   AWS ended it: rent another and go on there
 │   ├── HostUnreachable       1   no line to the machine: dial again
 │   ├── HostKeyMismatch       1   another machine answered: stop at once
 │   ├── CommandFailed         1   a command on the machine exited non-zero
@@ -85,6 +86,10 @@ class CloudRefused(RunFailed):
 
 class InstanceDied(RunFailed):
     """The instance left the state `running` (or never reached it) by itself."""
+
+
+class TakenBack(InstanceDied):
+    """AWS ended the instance, or says that it will: a spot interruption, or a failure of its own."""
 
 
 class HostUnreachable(RunFailed):

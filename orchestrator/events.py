@@ -97,6 +97,8 @@ class Outcome:
     """When the timer ends a machine that was left alone; `None`: it was given back, or kept."""
     kept_until: datetime | None = None
     """When a machine that is kept for the next run ends itself; `None`: it is not kept."""
+    machines: int = 1
+    """How many were rented, one after another: AWS took all but the last one back, or that, too."""
     kept_in: str | None = None
     """URL of the folder of a bucket into which the machine puts what it makes, and then ends itself."""
 

@@ -36,18 +36,25 @@ class Expected:
 
 
 def fetch(
-    session: Session, root: str, names: Sequence[str], *, into: Path, tell: Callable[[str], None], partial: bool = False
+    session: Session,
+    root: str,
+    names: Sequence[str],
+    *,
+    into: Path,
+    tell: Callable[[str], None],
+    partial: bool = False,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> tuple[Artifact, ...]:
     """Bring `run/NAME` under `root` into the folder `into`, in the order of `names`. Raises `RunFailed`
     where one is missing that a good run has, unless `partial`; `TransferMismatch` where one arrives differently.
     """
-    expected = _listing(session, root, names)
+    expected = contents(session, root, names)
     if not partial:
         refuse_missing(names, expected, where=f"{root}/run")
     artifacts: list[Artifact] = []
     for name in names:
         if name in expected:
-            artifacts.append(_bring(session, f"{root}/run/{name}", into / name, expected[name]))
+            artifacts.append(_bring(session, f"{root}/run/{name}", into / name, expected[name], on_bytes))
             tell(f"{name}, {expected[name].size:,} bytes")
     return tuple(artifacts)
 
@@ -59,7 +66,8 @@ def refuse_missing(names: Sequence[str], found: Container[str], *, where: str) -
         raise RunFailed(f"the trainer ended well but left no {', '.join(missing)} in {where}")
 
 
-def _listing(session: Session, root: str, names: Sequence[str]) -> Mapping[str, Expected]:
+def contents(session: Session, root: str, names: Sequence[str]) -> Mapping[str, Expected]:
+    """What each `run/NAME` under `root` on the machine holds, of those that exist."""
     command = ("sh", "-c", _LISTING, "listing", f"{root}/run", *names)
     done = session.run(command, timeout_seconds=_LISTING_SECONDS)
     if done.exit_status != 0:
@@ -72,9 +80,18 @@ def _listing(session: Session, root: str, names: Sequence[str]) -> Mapping[str, 
     return found
 
 
-def _bring(session: Session, remote: str, local: Path, expected: Expected) -> Artifact:
+def content_of(path: Path) -> Expected:
+    """What a file here holds."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return Expected(file.tell(), sha256)
+
+
+def _bring(
+    session: Session, remote: str, local: Path, expected: Expected, on_bytes: Callable[[int], None] | None
+) -> Artifact:
     def download(aside: Path) -> Expected:
-        session.get(remote, aside)
+        session.get(remote, aside, on_bytes=on_bytes)
         return expected
 
     return verified(download, local, what=remote)
@@ -87,7 +104,8 @@ def verified(download: Callable[[Path], Expected], local: Path, *, what: str) ->
     aside = local.with_name(f".{local.name}.part")
     try:
         expected = download(aside)
-        arrived = _settle(aside)
+        _settle(aside)
+        arrived = content_of(aside)
         if arrived != expected:
             raise TransferMismatch(
                 f"{what}: arrived as {arrived.size} bytes with SHA-256 {arrived.sha256}, "
@@ -99,9 +117,7 @@ def verified(download: Callable[[Path], Expected], local: Path, *, what: str) ->
     return Artifact(local.name, local, expected.size, expected.sha256)
 
 
-def _settle(path: Path) -> Expected:
-    """Force a file to disk; its size and SHA-256."""
+def _settle(path: Path) -> None:
+    """Force a file to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return Expected(file.tell(), sha256)

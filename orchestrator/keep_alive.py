@@ -6,6 +6,7 @@ ledger, the old one finds it by its tag.
 import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 from orchestrator.errors import CommandFailed, UsageError
@@ -65,6 +66,10 @@ class Keeper:
             update={
                 "launched_at": now,
                 "max_usd": spec.max_usd,
+                "checkpoint_seconds": spec.checkpoint_seconds,
+                "number": 1,
+                "hours_before": 0.0,
+                "usd_before": Decimal(0),
                 "keep_alive_minutes": spec.keep_alive_minutes,
                 "kept_until": None,
             }

@@ -21,10 +21,10 @@ from orchestrator.errors import (
     RunFailed,
 )
 from orchestrator.keys import make_host_key, make_login_key
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.plan import Plan
 from orchestrator.ports import Clock, CloudReader, CloudWriter
-from orchestrator.record import KEY_FILE, MachineRecord
+from orchestrator.record import FIRST, KEY_FILE, LEDGER_FILE, MachineRecord, Turn
 from orchestrator.resources import (
     HostKeyPair,
     Instance,
@@ -45,7 +45,7 @@ _RUNNING_SECONDS = 600.0
 _ROUND_PAUSES_SECONDS = (15.0, 30.0, 60.0, 120.0, 300.0)
 """Between rounds of the offers while AWS has none of them; the last one again and again."""
 _POLL_SECONDS = 1.0
-_LOST_CAPACITY = "InsufficientInstanceCapacity"
+_LOST_CAPACITY = ("InsufficientInstanceCapacity", "SpotInstanceTermination", "SpotInstanceShutdown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,12 @@ class _Order:
     placement_group: str | None
     user_data: str
     number: int
+    turn: int
 
     def of(self, offer: Offer) -> LaunchRequest:
         """The request of an offer."""
         return LaunchRequest(
-            client_token=_token(self.site.plan, offer, self.number),
+            client_token=_token(self.site.plan, offer, self.turn, self.number),
             image=self.site.plan.image,
             instance_type=offer.instance_type,
             market=offer.market,
@@ -105,8 +106,10 @@ def launch(
     folder: Path,
     first_boot: str,
     tell: Callable[[str], None],
+    turn: Turn = FIRST,
 ) -> Launched:
-    """Rent the first offer that AWS has; returns when all its instances run and have public addresses.
+    """Rent the first offer that AWS has; returns when all its instances run and have public addresses. Key pair and
+    security group are made for the first machine of a run and serve every later one.
 
     `first_boot` is the text of `infra/first-boot.yaml`, filled in here. Raises `NoCapacity` if no offer
     is to be had, `InstanceDied` with EC2's reason if an instance ends by itself. What was created
@@ -115,22 +118,21 @@ def launch(
     site = Site(plan, reader, writer, ledger, clock, tell)
     host_key = make_host_key()
     user_data = fill_in(first_boot, host_key, max_hours=float(plan.spec.max_hours))
-    group = _group(site)
-    key_pair = _key_pair(site, folder)
+    group, key_pair = (_group(site), _key_pair(site, folder)) if turn.number == 1 else _kept(site, folder)
     tell(f"{group.group_id} open to {group.ingress_cidr or 'nobody'}, key pair {key_pair.name}")
     cluster = make_cluster(site) if plan.spec.nodes > 1 else None
-    instances, offer = _instances(site, _Order(site, group, key_pair, cluster, user_data, 0))
+    instances, offer = _instances(site, _Order(site, group, key_pair, cluster, user_data, 0, turn.number))
     for instance in instances:
         tell(f"{instance.instance_id} runs in {instance.zone} at {instance.public_ip}")
     return Launched(instances, offer, key_pair, host_key, group)
 
 
-def records_of(launched: Launched, plan: Plan, *, now: datetime) -> tuple[MachineRecord, ...]:
+def records_of(launched: Launched, plan: Plan, *, now: datetime, turn: Turn = FIRST) -> tuple[MachineRecord, ...]:
     """The launched machines as the run's record keeps them."""
-    return tuple(_record_of(instance, launched, plan, now=now) for instance in launched.instances)
+    return tuple(_record_of(instance, launched, plan, now=now, turn=turn) for instance in launched.instances)
 
 
-def _record_of(instance: Instance, launched: Launched, plan: Plan, *, now: datetime) -> MachineRecord:
+def _record_of(instance: Instance, launched: Launched, plan: Plan, *, now: datetime, turn: Turn) -> MachineRecord:
     offer = launched.offer
     if instance.public_ip is None:
         raise InstanceDied(f"{instance.instance_id} has no public address")
@@ -148,6 +150,11 @@ def _record_of(instance: Instance, launched: Launched, plan: Plan, *, now: datet
         launched_at=launched_at,
         ends_at=launched_at + timedelta(hours=float(plan.spec.max_hours)),
         max_usd=plan.spec.max_usd,
+        market=offer.market,
+        checkpoint_seconds=plan.spec.checkpoint_seconds,
+        number=turn.number,
+        hours_before=turn.before.hours,
+        usd_before=turn.before.usd,
         keep_alive_minutes=plan.spec.keep_alive_minutes,
         kept_in=plan.kept_in,
     )
@@ -161,6 +168,7 @@ def _group(site: Site) -> SecurityGroup:
         account_id=plan.account.account_id,
         vpc_id=plan.placement.vpc_id,
         ingress_cidr=plan.ingress_cidr,
+        ingress_named="no" if plan.spec.ingress_cidr is None else "yes",
     )
     group_id = create(
         site,
@@ -202,6 +210,21 @@ def _key_pair(site: Site, folder: Path) -> KeyPair:
     )
     site.ledger.created(entry, made.name)
     return replace(made, fingerprint=fingerprint)
+
+
+def _kept(site: Site, folder: Path) -> tuple[SecurityGroup, KeyPair]:
+    """What the run's first machine was given."""
+    held = {entry.kind: entry for entry in open_entries(read_ledger(folder / LEDGER_FILE))}
+    try:
+        group, pair = held[Kind.SECURITY_GROUP], held[Kind.KEY_PAIR]
+    except KeyError as error:
+        raise RunFailed(f"the run's {error.args[0]} is gone: start the run again") from error
+    cidr = group.detail.get("ingress_cidr", site.plan.ingress_cidr)
+    fingerprint = pair.detail.get("fingerprint", "")
+    return (
+        SecurityGroup(group.resource_id or "", group.name, cidr),
+        KeyPair(pair.name, fingerprint, "", folder / KEY_FILE),
+    )
 
 
 def _instances(site: Site, order: _Order) -> tuple[tuple[Instance, ...], Offer]:
@@ -324,12 +347,12 @@ def _running(site: Site, started: Instance) -> Instance:
 
 def _death(seen: Instance) -> RunFailed:
     reason = seen.state_reason or "EC2 gives no reason"
-    if _LOST_CAPACITY in reason:
+    if any(code in reason for code in _LOST_CAPACITY):
         return NoCapacity(f"{seen.instance_id} ended before it ran: {reason}")
     return InstanceDied(f"{seen.instance_id} in {seen.zone} is {seen.state} before it could be used: {reason}")
 
 
-def _token(plan: Plan, offer: Offer, number: int) -> str:
-    """A client token of this run, offer and round only: the token of an instance that ended is spent."""
-    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market} {number}"
+def _token(plan: Plan, offer: Offer, turn: int, number: int) -> str:
+    """A client token of this run, offer, machine and round only: the token of an instance that ended is spent."""
+    told = f"{plan.run_id} {offer.instance_type} {offer.subnet_id} {offer.market} {turn} {number}"
     return hashlib.sha256(told.encode()).hexdigest()

@@ -69,6 +69,10 @@ class Ledger:
         """The resource exists and has this id."""
         return self._follow(entry, LedgerEvent.CREATED, resource_id)
 
+    def changed(self, entry: LedgerEntry, **detail: str) -> LedgerEntry:
+        """The resource, which exists, is another in this."""
+        return self._follow(entry, LedgerEvent.CREATED, entry.resource_id, at=None, **detail)
+
     def deleted(self, entry: LedgerEntry, *, at: datetime | None = None) -> LedgerEntry:
         """The resource is confirmed to be gone, now or since `at`."""
         return self._follow(entry, LedgerEvent.DELETED, entry.resource_id, at=at)

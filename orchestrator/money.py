@@ -1,6 +1,6 @@
 """What renting costs, and what it has cost: pure sums in `Decimal` USD."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
 
@@ -23,12 +23,21 @@ class Bill:
     address_usd: Decimal = Decimal(0)
 
 
+NOTHING = Bill(0.0, Decimal(0))
+
+
 def rent_usd(usd_per_hour: Decimal, *, volume_gib: int, hours: Decimal, machines: int = 1) -> Decimal:
     """Instance, gp3 root volume and public address for `hours`, a minute at least, rounded up to the cent; of so many
     machines, of which each costs `usd_per_hour`.
     """
     least = Decimal(_LEAST_SECONDS) / 3600
     return _bill(usd_per_hour, volume_gib=volume_gib, hours=machines * max(hours, least)).usd
+
+
+def usd_per_hour(instance_usd: Decimal, *, volume_gib: int) -> Decimal:
+    """What an hour costs with volume and address, not rounded."""
+    of_hour = _bill(instance_usd, volume_gib=volume_gib, hours=Decimal(1))
+    return of_hour.instance_usd + of_hour.volume_usd + of_hour.address_usd
 
 
 def bill(
@@ -41,23 +50,27 @@ def bill(
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What runs at which price each since when; `ends_at` is when its timer rings."""
+    """What runs at which price each since when; `ends_at` is when its timer rings; `before` is what the run's earlier
+    machines have cost.
+    """
 
     usd_per_hour: Decimal
     volume_gib: int
     launched_at: datetime
     ends_at: datetime
     machines: int = 1
+    before: Bill = NOTHING
 
     def until(self, moment: datetime) -> Bill:
         """What it has cost by `moment`."""
-        return bill(
+        own = bill(
             self.usd_per_hour,
             volume_gib=self.volume_gib,
             launched_at=self.launched_at,
             ended_at=moment,
             machines=self.machines,
         )
+        return replace(own, hours=self.before.hours + own.hours, usd=self.before.usd + own.usd)
 
     def at_most(self) -> Bill:
         """What it costs if nothing but its timer ends it."""

@@ -186,7 +186,7 @@ def _notes(
     if named:
         notes.append(f"{', '.join(named)} cost{'s' if len(named) == 1 else ''} more than you allow")
     if any(offer.market is Market.SPOT for offer in offers):
-        notes.append("AWS may take a spot machine back at two minutes' notice: the training would be lost")
+        notes.append(f"AWS may take a spot machine back at two minutes' notice: {_then(spec)}")
     if spec.nodes > 1:
         notes.append(f"all {spec.nodes} machines or none are rented, in one zone; what ends one of them ends the run")
         if not fits.unknown:
@@ -196,6 +196,14 @@ def _notes(
             f"resources of earlier runs that still exist: {len(facts.leftovers)}; `orchestrator sweep` lists them"
         )
     return tuple(notes)
+
+
+def _then(spec: RunSpec) -> str:
+    if spec.nodes > 1:
+        return "a run on several machines would end with its last checkpoint at home"
+    if spec.max_interruptions == 0:
+        return "the run would end with its last checkpoint at home (max_interruptions = 0)"
+    return "the training then goes on on another, within max_hours and max_usd"
 
 
 def _old_prices(facts: Facts, offers: tuple[Offer, ...]) -> Iterator[str]:

@@ -139,6 +139,10 @@ class CloudWriter(Protocol):
         """Admit `cidr` on TCP port 22; already so is fine."""
         ...
 
+    def revoke_ssh(self, group_id: str, *, cidr: str) -> None:
+        """Admit `cidr` on TCP port 22 no longer; already so is fine."""
+        ...
+
     def allow_members(self, group_id: str, *, efa: bool, tags: Mapping[str, str]) -> None:
         """Let whatever is in the group reach each other over TCP, and over an EFA if so; already so is fine."""
         ...

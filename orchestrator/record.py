@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import UsageError
-from orchestrator.money import Meter
-from orchestrator.resources import BucketFolder, Host
+from orchestrator.money import NOTHING, Bill, Meter
+from orchestrator.resources import BucketFolder, Host, Market
 
 FILE_NAME = "run.json"
 LEDGER_FILE = "ledger.jsonl"
@@ -48,6 +48,14 @@ class MachineRecord(BaseModel):
     """When its own timer ends it."""
     max_usd: Decimal | None = None
     """What all machines may cost together."""
+    market: Market = Market.ON_DEMAND
+    checkpoint_seconds: float = 60.0
+    """How old a checkpoint at home is at least before the next one comes."""
+    number: int = 1
+    """Which machine of the run it is; those before it were taken back."""
+    hours_before: float = 0.0
+    """What those before it cost."""
+    usd_before: Decimal = Decimal(0)
     kept_in: BucketFolder | None = None
     """Where it puts what it makes; it then ends itself."""
     private_address: str | None = None
@@ -83,6 +91,17 @@ class RunRecord(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Which machine of its run one is, and what those before it have cost."""
+
+    number: int = 1
+    before: Bill = NOTHING
+
+
+FIRST = Turn()
+
+
+@dataclass(frozen=True, slots=True)
 class Rental:
     """A run whose machine, or machines, are rented, as it stands in its folder."""
 
@@ -110,9 +129,10 @@ class Rental:
 
     @property
     def meter(self) -> Meter:
-        """What all of them cost."""
+        """What all of them cost, those before them included."""
         machine, count = self.machine, 1 + len(self.others)
-        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.timer_at, count)
+        before = Bill(machine.hours_before, machine.usd_before)
+        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.timer_at, count, before)
 
 
 def remember_machines(folder: Path, machines: Sequence[MachineRecord]) -> Rental:

@@ -25,6 +25,8 @@ _LOST_LIMIT_SECONDS = 120.0
 """How long the machine may stay out of reach; an instance that is gone for good never comes back."""
 _LINGER_SECONDS = 5.0
 """How long a trainer that has written its exit status may take to end, so that its last words are heard."""
+SAVED = 75
+"""Exit status of a trainer that was asked to end, and has saved what it needs to go on."""
 _LOOK = """\
 if ! cd "$1/run" 2> /dev/null || [ ! -e pid ]; then
   printf 'unborn\n\n0\n\n'
@@ -54,13 +56,32 @@ _STOP = """\
 cd "$1/run" || exit 1
 read -r pid < pid || exit 1
 kill -s TERM -- "-$pid" 2> /dev/null
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-  kill -s 0 -- "-$pid" 2> /dev/null || break
+left=40
+while [ "$left" -gt 0 ] && kill -s 0 -- "-$pid" 2> /dev/null; do
+  left=$((left - 1))
   sleep 0.5
 done
 kill -s KILL -- "-$pid" 2> /dev/null
 if [ -d checkpoints ]; then tar -cf .checkpoints.new checkpoints && mv .checkpoints.new checkpoints.tar || true; fi
 """
+
+
+def _nothing(*_: object) -> None:
+    """Of what else might be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What is done while a trainer is followed. What any of it raises ends the following, but `HostUnreachable` and
+    `TimedOut`, which are a lost line's.
+    """
+
+    always: Callable[[], int | None] = _nothing
+    """Before every look: the exit status, where it was learnt elsewhere."""
+    with_line: Callable[[Session], None] = _nothing
+    """After every look that found the trainer at work."""
+    while_lost: Callable[[], bool] = lambda: False
+    """After every attempt that found no line: whether it is we who are cut off, a time that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +132,19 @@ def follow(
     log: BinaryIO,
     tell: Tell,
     offset: int | None = None,
-    watch: Callable[[], int | None] = lambda: None,
+    care: Care = Care(),
 ) -> int:
     """Follow a trainer to its end and return its exit status. Its log is added to `log`, which goes on
     where it ends, or from `offset`. A lost line is dialled again; `HostUnreachable` rises if the machine stays
-    away for two minutes, `TrainingFailed` if the trainer has ended without a status, `CommandFailed` if none was
-    started. `watch` is called before every look; what it raises ends the following, and so does an exit status that it
-    has learnt elsewhere.
+    away for two minutes in which we are not, `TrainingFailed` if the trainer has ended without a status,
+    `CommandFailed` if none was started.
     """
     trail = _Trail(root, log, clock, tell, log.tell() if offset is None else offset)
     lost: datetime | None = None
     with contextlib.ExitStack() as line:
         session: Session | None = None
         while True:
-            if (learnt := watch()) is not None:
+            if (learnt := care.always()) is not None:
                 return learnt
             try:
                 if session is None:
@@ -135,10 +155,13 @@ def follow(
                 if lost is not None:
                     tell(f"{host.address} answers again", None)
                 lost = None
+                care.with_line(session)
             except (HostUnreachable, TimedOut) as error:
                 line.close()
                 session = None
                 lost = lost or _told_lost(clock, tell, error)
+                if care.while_lost():
+                    lost = clock.now()
                 if (clock.now() - lost).total_seconds() > _LOST_LIMIT_SECONDS:
                     raise _gave_up(host) from error
             clock.sleep(_POLL_SECONDS)
@@ -211,12 +234,14 @@ class Look:
 
     @property
     def state(self) -> str:
-        """The trainer's word (`starting`, `training`, `predicting`, `done`, `failed`), or `not started`."""
+        """`not started`, or the trainer's word: `starting`, `training`, `predicting`, `done`, `interrupted`,
+        `failed`.
+        """
         if not self.started:
             return "not started"
         if self.going_on:
             return str(self.status.get("state", "starting"))
-        return "done" if self.exit_status == 0 else "failed"
+        return {0: "done", SAVED: "interrupted"}.get(self.exit_status or 0, "failed")
 
 
 def look_at(session: Session, root: str) -> Look:

@@ -3,80 +3,31 @@ may be gone on with by another process. It is told as `Event`s to a callback and
 house; boto3, SSH and terminals are unknown here.
 """
 
+import contextlib
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 
 from orchestrator import bucket
 from orchestrator.admission import admit_caller
 from orchestrator.beginning import begin_training
-from orchestrator.brought import last_words, read_metrics
-from orchestrator.errors import (
-    HostUnreachable,
-    InstanceDied,
-    Interrupted,
-    NotYetVisible,
-    OrchestratorError,
-    OverBudget,
-    RunFailed,
-    SurvivorsLeft,
-    TimedOut,
-    TrainingFailed,
-)
-from orchestrator.events import Artifact, Outcome, Progress, Stage, TeardownReport
-from orchestrator.fetch import fetch
+from orchestrator.brought import read_metrics
+from orchestrator.errors import Interrupted, OrchestratorError, RunFailed, SurvivorsLeft, TakenBack
+from orchestrator.events import Outcome, Stage, TeardownReport
+from orchestrator.homing import continuing
+from orchestrator.interruption import follow_up, refuse_if_ended, telling_ends_apart
 from orchestrator.keep_alive import Keeper, keep
 from orchestrator.launch import launch, records_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
-from orchestrator.money import Bill
+from orchestrator.money import NOTHING
 from orchestrator.plan import Plan
-from orchestrator.ports import Clock, CloudReader, CloudWriter, Connect, Session, Storage
-from orchestrator.record import LEDGER_FILE, Rental, forget_keys, remember_machines
-from orchestrator.remote import follow, stop_training
-from orchestrator.resources import Host
-from orchestrator.rundir import ARTIFACTS, FETCHED, job_files
+from orchestrator.record import LEDGER_FILE, Rental, Turn, forget_keys, remember_machines
+from orchestrator.rundir import job_files
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
-from orchestrator.together import Crew, Watch, naming_the_cause
-from orchestrator.wait import wait_until
-
-_CONNECT_LIMIT_SECONDS = 300.0
-_CONNECT_EVERY_SECONDS = 1.0
-_GIVING_BACK_SECONDS = 120.0
-"""What is left of the budget when a run is stopped, in seconds of its machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a run touches. A dry run differs from a real one in these five values only."""
-
-    reader: CloudReader
-    writer: CloudWriter
-    connect: Connect
-    clock: Clock
-    storage: Storage
-
-
-@dataclass(slots=True)
-class _Found:
-    """What the run has come by so far; teardown and outcome need it however the run ends."""
-
-    rental: Rental | None = None
-    artifacts: tuple[Artifact, ...] = ()
-    error: OrchestratorError | None = None
-    detached: bool = False
-    ended_at: datetime | None = None
-    """When the machine ended itself, if it did."""
-    kept_until: datetime | None = None
-    """When the machine ends itself, if it is kept for the next run."""
-
-    @property
-    def left_alone(self) -> bool:
-        """Whether the machine is to go on without us."""
-        return (self.detached or self.kept_until is not None) and self.error is None
+from orchestrator.together import Crew
+from orchestrator.training import Found, World, connected, finish, refuse_if_lost
 
 
 def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Telling, detach: bool = False) -> Outcome:
@@ -86,13 +37,13 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
     Failures do not rise: the outcome carries them, after teardown. Only what this program did not
     foresee rises, also after teardown.
     """
-    found = _Found()
+    found = Found()
     ledger = Ledger(folder / LEDGER_FILE, clock=world.clock, run_id=plan.run_id, region=plan.spec.region)
 
-    def story() -> None:
-        with telling.stage(Stage.LAUNCH, "renting") as say:
+    def rent(current: Plan, turn: Turn) -> Rental:
+        with telling.stage(Stage.LAUNCH, f"renting machine {turn.number}" if turn.number > 1 else "renting") as say:
             launched = launch(
-                plan,
+                current,
                 reader=world.reader,
                 writer=world.writer,
                 ledger=ledger,
@@ -100,12 +51,25 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
                 folder=folder,
                 first_boot=first_boot,
                 tell=say,
+                turn=turn,
             )
-        found.rental = remember_machines(folder, records_of(launched, plan, now=world.clock.now()))
+        records = records_of(launched, current, now=world.clock.now(), turn=turn)
+        found.rental, found.spent = remember_machines(folder, records), None
         gpus = launched.offer.gpus * plan.spec.nodes
-        _begin(plan, world, found.rental, gpus=gpus, telling=telling)
-        if not detach:
-            _finish(world, found, found.rental, telling=telling)
+        with telling_ends_apart(world.reader, found.rental.machine):
+            _begin(current, world, found.rental, gpus=gpus, telling=telling)
+        return found.rental
+
+    def story() -> None:
+        current, turn = plan, Turn()
+        while True:
+            try:
+                rental = rent(current, turn)
+                if not detach:
+                    finish(world, found, rental, ledger=ledger, telling=telling)
+                break
+            except TakenBack as error:
+                current, turn = _again(current, world, error, found, ledger=ledger, telling=telling)
         found.detached = detach
 
     return _told(story, world, found=found, ledger=ledger, folder=folder, telling=telling)
@@ -114,20 +78,22 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
 def run_on(
     plan: Plan, keeper: Keeper, world: World, *, folder: Path, telling: Telling, detach: bool = False
 ) -> Outcome:
-    """What `run` does, on a machine that an earlier run has kept."""
-    found = _Found()
+    """What `run` does, on a machine that an earlier run has kept. If AWS takes it back, no other is rented."""
+    found = Found()
     ledger = Ledger(folder / LEDGER_FILE, clock=world.clock, run_id=plan.run_id, region=plan.spec.region)
 
     def story() -> None:
-        refuse_if_ended(world, keeper.rental)
+        refuse_if_ended(world.reader, keeper.machine.machine)
         with telling.stage(Stage.LAUNCH, f"taking over {keeper.machine.machine.instance_id}") as say:
-            admit_caller(plan.run_id, keeper.entries, reader=world.reader, writer=world.writer, tell=say)
             found.rental = keeper.hand_over(folder, ledger, plan.spec, world.clock.now())
-            with closing(connected(world, found.rental.host)) as session:
+            entries = read_ledger(folder / LEDGER_FILE)
+            admit_caller(entries, reader=world.reader, writer=world.writer, ledger=ledger, tell=say)
+            with contextlib.closing(connected(world, found.rental.host)) as session:
                 keeper.release(session)
-        _begin(plan, world, found.rental, gpus=plan.offers[0].gpus, telling=telling)
+        with telling_ends_apart(world.reader, found.rental.machine):
+            _begin(plan, world, found.rental, gpus=plan.offers[0].gpus, telling=telling)
         if not detach:
-            _finish(world, found, found.rental, telling=telling)
+            finish(world, found, found.rental, ledger=ledger, telling=telling)
         found.detached = detach
 
     return _told(story, world, found=found, ledger=ledger, folder=folder, telling=telling)
@@ -135,12 +101,12 @@ def run_on(
 
 def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> Outcome:
     """What `run` does from the training on, for a run whose training was begun before."""
-    found = _Found(rental)
+    found = Found(rental)
 
     def story() -> None:
         for node in rental.nodes:
-            _refuse_if_lost(world, found, node, telling=telling)
-        _finish(world, found, rental, telling=telling)
+            refuse_if_lost(world, found, node, telling=telling)
+        finish(world, found, rental, ledger=ledger, telling=telling)
 
     return _told(story, world, found=found, ledger=ledger, folder=rental.folder, telling=telling)
 
@@ -162,26 +128,8 @@ def give_back(world: World, ledger: Ledger, *, folder: Path, telling: Telling) -
     return report
 
 
-def connected(world: World, host: Host, *, limit_seconds: float = _CONNECT_LIMIT_SECONDS) -> Session:
-    """A line to a machine that may need a while to answer."""
-
-    def dialled() -> Session | None:
-        try:
-            return world.connect(host)
-        except HostUnreachable:
-            return None
-
-    return wait_until(
-        dialled,
-        clock=world.clock,
-        limit_seconds=limit_seconds,
-        every_seconds=_CONNECT_EVERY_SECONDS,
-        what=f"SSH at {host.address}",
-    )
-
-
 def _told(
-    story: Callable[[], None], world: World, *, found: _Found, ledger: Ledger, folder: Path, telling: Telling
+    story: Callable[[], None], world: World, *, found: Found, ledger: Ledger, folder: Path, telling: Telling
 ) -> Outcome:
     report = TeardownReport()
     try:
@@ -198,7 +146,7 @@ def _told(
     return _outcome(ledger.run_id, world, telling=telling, found=found, folder=folder, report=report)
 
 
-def _kept(world: World, found: _Found, *, telling: Telling) -> datetime | None:
+def _kept(world: World, found: Found, *, telling: Telling) -> datetime | None:
     """Until when the machine of a run that ended well is kept; `None` where it is to be given back, or must be, since
     it could not be told when to end itself.
     """
@@ -207,14 +155,14 @@ def _kept(world: World, found: _Found, *, telling: Telling) -> datetime | None:
         return None
     with telling.stage(Stage.KEEP, f"for {rental.machine.keep_alive_minutes} min after this run") as say:
         try:
-            with closing(connected(world, rental.host)) as session:
+            with contextlib.closing(connected(world, rental.host)) as session:
                 return keep(session, rental, world.clock.now())
         except RunFailed as error:
             say(f"{error}; it is given back")
             return None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _naming_what_is_left(folder: Path) -> Generator[None]:
     """An interrupted teardown says what may still exist."""
     try:
@@ -233,146 +181,34 @@ def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Tell
     with telling.stage(Stage.CONNECT, f"waiting for SSH at {places}") as say:
         crew = Crew.dialled(rental, lambda host: connected(world, host))
         say(f"{rental.host.user}@{places}, host key as pinned")
-    with closing(crew):
+    with contextlib.closing(crew):
         begin_training(crew, plan.manifest, extra=job_files(plan, gpus=gpus), telling=telling)
 
 
-def _finish(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
-    """From the start of the trainer to the last verified artifact."""
-    try:
-        status = _followed(world, rental, telling=telling)
-    except OverBudget:
-        with telling.stage(Stage.FETCH, "stopping the trainer and bringing home what there is") as say:
-            found.artifacts = _salvaged(world, rental, say)
-        raise
-    with telling.stage(Stage.FETCH, "bringing the results home") as say:
-        _bring_home(world, found, rental, say, partial=status != 0)
-    if status != 0:
-        raise _failed(rental, status)
-
-
-def _bring_home(world: World, found: _Found, rental: Rental, say: Callable[[str], None], *, partial: bool) -> None:
-    """What a training that has ended left: from the bucket, where there is one, else from the machine."""
-    kept_in = rental.machine.kept_in
-    if kept_in is not None:
-        try:
-            kept = bucket.wait_for_kept(world.storage, kept_in, clock=world.clock)
-        except TimedOut as error:
-            say(f"{error}; asking the machine itself")
-        else:
-            found.ended_at = kept.ended_at
-            found.artifacts = bucket.bring_kept(world.storage, kept_in, kept, FETCHED, into=rental.folder, tell=say)
-            return
-    session = connected(world, rental.host)
-    try:
-        found.artifacts = fetch(session, rental.root, ARTIFACTS, into=rental.folder, tell=say, partial=partial)
-    finally:
-        session.close()
-
-
-def _followed(world: World, rental: Rental, *, telling: Telling) -> int:
-    """To the end of the training: its exit status, which is 0 but where the run is kept in a bucket, from which what
-    there is comes home all the same.
-    """
-    kept_in = rental.machine.kept_in
-    kept = kept_in and bucket.Watch(world.storage, kept_in, world.clock)
-
-    def check(node: Rental) -> None:
-        refuse_if_ended(world, node)
-
-    def watch() -> int | None:
-        _watch_budget(rental, world.clock.now())
-        others()
-        return kept.exit_status() if kept else None
-
-    def tell(message: str, progress: Progress | None) -> None:
-        telling.say(Stage.TRAIN, message, progress and _with_cost(progress, rental, world.clock.now()))
-
-    with (
-        telling.stage(Stage.TRAIN, "training") as say,
-        naming_the_cause(rental, connect=world.connect, check=check, tell=say),
-        closing(Watch(rental, connect=world.connect, clock=world.clock, check=check)) as others,
-        (rental.folder / "log.txt").open("ab") as log,
-    ):
-        status = follow(
-            world.connect,
-            rental.host,
-            root=rental.root,
+def _again(
+    plan: Plan, world: World, error: TakenBack, found: Found, *, ledger: Ledger, telling: Telling
+) -> tuple[Plan, Turn]:
+    """The plan after an interruption. `TakenBack` if there is to be no other machine."""
+    if found.rental is None or found.rental.others:
+        raise error
+    with telling.stage(Stage.TEARDOWN, f"interrupted: {error}") as say:
+        again, turn, report = follow_up(
+            plan,
+            error,
+            found.rental,
+            reader=world.reader,
+            writer=world.writer,
+            ledger=ledger,
             clock=world.clock,
-            log=log,
-            tell=tell,
-            watch=watch,
+            tell=say,
         )
-        if status != 0 and kept_in is None:
-            raise _failed(rental, status)
-        return status
-
-
-def _failed(rental: Rental, status: int) -> TrainingFailed:
-    last = last_words(rental.folder / "log.txt")
-    return TrainingFailed(f"the trainer ended with status {status}: {last}")
-
-
-def _with_cost(progress: Progress, rental: Rental, now: datetime) -> Progress:
-    """Progress, and what it has cost and may cost."""
-    return replace(progress, usd=rental.meter.until(now).usd, usd_at_most=rental.meter.at_most().usd)
-
-
-def _watch_budget(rental: Rental, now: datetime) -> None:
-    cap = rental.machine.max_usd
-    if cap is not None and rental.meter.passes(cap, now, ahead_seconds=_GIVING_BACK_SECONDS):
-        raise OverBudget(
-            f"stopped at {rental.meter.until(now).usd} USD: to bring the results home and give the machine back takes "
-            f"up to {_GIVING_BACK_SECONDS:g} s, after which it would have cost more than max_usd = {cap}; "
-            f"what there was lies in {rental.folder}"
-        )
-
-
-def _salvaged(world: World, rental: Rental, say: Callable[[str], None]) -> tuple[Artifact, ...]:
-    """What a training that is stopped has made. Failures are told: the machine must go, whatever comes home."""
-    try:
-        session = world.connect(rental.host)
-        try:
-            stop_training(session, rental.root)
-            return fetch(session, rental.root, FETCHED, into=rental.folder, tell=say, partial=True)
-        finally:
-            session.close()
-    except RunFailed as error:
-        say(f"nothing more could be brought home: {error}")
-        return ()
-
-
-def refuse_if_ended(world: World, rental: Rental) -> None:
-    """Raises `InstanceDied` unless the machine runs."""
-    name = rental.machine.instance_id
-    try:
-        seen = world.reader.instance(name)
-    except NotYetVisible:
-        raise InstanceDied(f"{name} is gone, and with it what was not brought home") from None
-    if seen.state != "running":
-        reason = f" ({seen.state_reason})" if seen.state_reason else ""
-        raise InstanceDied(f"{name} is {seen.state}{reason}, and gone is what was not brought home")
-
-
-def _refuse_if_lost(world: World, found: _Found, rental: Rental, *, telling: Telling) -> None:
-    """Raises `InstanceDied` unless the machine runs, or has kept everything in a bucket. Where it ended too early, what
-    it had put there is brought home.
-    """
-    kept_in = rental.machine.kept_in
-    try:
-        refuse_if_ended(world, rental)
-    except InstanceDied as error:
-        if kept_in is None:
-            raise
-        if bucket.kept_run(world.storage, kept_in) is not None:
-            return
-        with telling.stage(Stage.FETCH, f"bringing home what lies in {kept_in.url}") as say:
-            found.artifacts = bucket.bring_what_there_is(world.storage, kept_in, FETCHED, into=rental.folder, tell=say)
-        raise InstanceDied(f"{error}; what it had put into {kept_in.url} was brought home") from error
+    found.ended += [*report.deleted, *report.already_gone]
+    found.spent = turn.before
+    return again, turn
 
 
 def _outcome(
-    run_id: str, world: World, *, telling: Telling, found: _Found, folder: Path, report: TeardownReport
+    run_id: str, world: World, *, telling: Telling, found: Found, folder: Path, report: TeardownReport
 ) -> Outcome:
     error = found.error
     if report.survivors:
@@ -381,7 +217,7 @@ def _outcome(
             f"could not confirm that these are gone: {left}; run `orchestrator down {run_id}`",
             report.survivors,
         )
-    rent = found.rental.meter.until(found.ended_at or world.clock.now()) if found.rental else Bill(0.0, Decimal(0))
+    rent = found.spent or (found.rental.meter.until(found.ended_at or world.clock.now()) if found.rental else NOTHING)
     return Outcome(
         run_id=run_id,
         exit_status=0 if error is None else error.exit_status,
@@ -391,8 +227,9 @@ def _outcome(
         hours=rent.hours,
         estimated_usd=rent.usd,
         stages=tuple(telling.stages),
-        teardown=report,
-        error=None if error is None else str(error),
+        teardown=replace(report, deleted=(*found.ended, *report.deleted)),
+        error=None if error is None else continuing(error, folder),
+        machines=found.rental.machine.number if found.rental else 0,
         left_until=found.rental.machine.ends_at if found.detached and found.left_alone and found.rental else None,
         kept_until=found.kept_until if found.left_alone else None,
         kept_in=found.rental.machine.kept_in.url if found.rental and found.rental.machine.kept_in else None,

@@ -33,6 +33,7 @@ def job_files(plan: Plan, *, gpus: int) -> Mapping[str, bytes]:
         "data": plan.far_data.url if plan.far_data else f"../data/{_data_name(plan)}",
         "network": "network.json",
         "min_devices": max(1, gpus),
+        "checkpoint_seconds": plan.spec.checkpoint_seconds,
         "settings": plan.spec.settings.model_dump(exclude_none=True),
     }
     kept_in, data = plan.kept_in, plan.far_data

@@ -111,6 +111,12 @@ class RunSpec(_Strict):
     data_on_machine: bool = False
     """The machine fetches what is at a URL, not the user's computer."""
     data_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    max_interruptions: Annotated[int, Field(ge=0)] = 10
+    """How often the run goes on on another machine after AWS took the one it had, within its hours and its money."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How old the last checkpoint is at least when the trainer leaves one after an epoch, and when one comes home."""
+    continue_from: Path | None = None
+    """Folder of a run whose checkpoint, which came home, is gone on from."""
     project: Path | None = None
     """Folder whose git-tracked and untracked-not-ignored files travel; `None`: nothing of it."""
     output: Path = Path("runs")
@@ -197,7 +203,7 @@ def read_spec(path: Path, overrides: Mapping[str, Any]) -> RunSpec:
     `settings.NAME`; `None` means not given). Raises `UsageError` with file and key.
     """
     table = _load(path)
-    for key in ("network", "project", "output"):
+    for key in ("network", "project", "output", "continue_from"):
         if isinstance(table.get(key), str):
             table[key] = str((path.parent / table[key]).resolve())
     if isinstance(table.get("data"), str) and "://" not in table["data"]:

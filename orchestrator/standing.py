@@ -23,6 +23,7 @@ from orchestrator.errors import (
 )
 from orchestrator.events import Artifact, Outcome, Stage, Standing
 from orchestrator.fetch import fetch
+from orchestrator.interruption import refuse_if_ended
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.ports import Session
 from orchestrator.record import KNOWN_HOSTS, LEDGER_FILE, MachineRecord, Rental, RunRecord, find_run
@@ -30,10 +31,11 @@ from orchestrator.remote import Look, follow, look_at, progress_of, snapshot
 from orchestrator.report.progress import progress
 from orchestrator.report.summary import close_books
 from orchestrator.resources import Kind
-from orchestrator.run import World, go_on, refuse_if_ended
+from orchestrator.run import go_on
 from orchestrator.rundir import ARTIFACTS, FETCHED
 from orchestrator.stopping import stoppable
 from orchestrator.telling import Telling
+from orchestrator.training import World
 from orchestrator.worlds import door_of, tunnel_of, world_at
 
 Say = Callable[[str], None]
@@ -90,7 +92,7 @@ def stands(run_name: str, *, output: Path, say: Say) -> Standing:
     rental = site.rental()
     try:
         for node in rental.nodes:
-            refuse_if_ended(site.world, node)
+            refuse_if_ended(site.world.reader, node.machine)
         with _line(site, rental, say) as session:
             look = look_at(session, rental.root)
         others = tuple(_other(site, node) for node in rental.nodes[1:])
@@ -118,7 +120,7 @@ def listen(run_name: str, *, output: Path, to: BinaryIO, on: bool, node: int, sa
         return
     rental = site.node(node)
     try:
-        refuse_if_ended(site.world, rental)
+        refuse_if_ended(site.world.reader, rental.machine)
     except InstanceDied as error:
         to.write(_kept_log(site, rental, error))
         return
@@ -159,7 +161,7 @@ def bring(run_name: str, *, output: Path, partial: bool, stream: TextIO) -> tupl
     with progress(stream) as tell:
         telling = Telling(site.world.clock, tell)
         try:
-            refuse_if_ended(site.world, rental)
+            refuse_if_ended(site.world.reader, rental.machine)
         except InstanceDied as error:
             return _bring_from_bucket(site, rental, error, partial=partial, telling=telling)
         with telling.stage(Stage.FETCH, "bringing the results home") as say, _line(site, rental, say) as session:
@@ -210,7 +212,7 @@ def ssh_command(run_name: str, *, output: Path, node: int, say: Say) -> tuple[st
     """ssh(1) to a machine of the run, by the run's key, admitting no other host key, heeding nobody's settings."""
     site = _site(run_name, output)
     rental = site.node(node)
-    refuse_if_ended(site.world, rental)
+    refuse_if_ended(site.world.reader, rental.machine)
     _admit(site, say)
     address, port = door_of(rental.host, site.record.endpoint)
     options = {
@@ -274,7 +276,7 @@ def _admit(site: _Site, say: Say) -> None:
     entries = read_ledger(site.folder / LEDGER_FILE)
     # Whether it may be opened is for the machine to show: it may be open already.
     try:
-        admit_caller(site.record.run_id, entries, reader=site.world.reader, writer=site.world.writer, tell=say)
+        admit_caller(entries, reader=site.world.reader, writer=site.world.writer, ledger=site.ledger, tell=say)
     except RunFailed as error:
         say(f"{error}; trying the machine all the same")
 
@@ -291,7 +293,7 @@ def _refuse_if_not_started(site: _Site, rental: Rental, say: Say) -> None:
     """Nothing is torn down for a training that never began: somebody may be about to begin it."""
     try:
         # One that has ended is not dialled: its address may be somebody else's by now.
-        refuse_if_ended(site.world, rental)
+        refuse_if_ended(site.world.reader, rental.machine)
         with _line(site, rental, say) as session:
             look = look_at(session, rental.root)
     except (HostUnreachable, InstanceDied, TimedOut):

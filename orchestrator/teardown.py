@@ -86,6 +86,23 @@ def teardown(
     return tally.report()
 
 
+def end_instances(
+    entries: Sequence[LedgerEntry],
+    *,
+    reader: CloudReader,
+    writer: CloudWriter,
+    ledger: Ledger,
+    clock: Clock,
+    tell: Callable[[str], None],
+) -> TeardownReport:
+    """End the instances that `entries` leave open, and nothing else of their run."""
+    site, tally = _Site(reader, writer, clock, tell), _Tally()
+    for entry in reversed(open_entries(tuple(entries))):
+        if entry.kind is Kind.INSTANCE:
+            _give_back(site, entry, ledger, tally)
+    return tally.report()
+
+
 def sweep(
     reader: CloudReader,
     writer: CloudWriter,

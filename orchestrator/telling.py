@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from orchestrator.events import Event, Progress, Stage, StageTime
 from orchestrator.ports import Clock
 
+Say = Callable[[str], None]
+"""Takes a remark."""
+
 
 @dataclass(slots=True)
 class Telling:

@@ -10,6 +10,7 @@ from typing import TextIO
 from orchestrator.draft import Draft, draft
 from orchestrator.errors import UsageError
 from orchestrator.events import Outcome, Stage, TeardownReport
+from orchestrator.homing import copy_from
 from orchestrator.imaging import Candidate, image_candidates
 from orchestrator.keep_alive import Keeper, keeper
 from orchestrator.ledger import Ledger
@@ -82,6 +83,8 @@ def carry_out(
         folder = spec.output / made.plan.run_id
         folder.mkdir(parents=True, mode=0o700)
         write_record(folder, _record(made, opened.endpoint))
+        if spec.continue_from is not None:
+            copy_from(spec.continue_from, folder)
         (folder / PLAN_FILE).write_text(f"{planned}\n", encoding="utf-8")
         with progress(stream) as tell:
             told = Telling(world.clock, tell, telling.stages)

@@ -21,9 +21,9 @@ from orchestrator.dryrun.dial import loopback_dialler, loopback_port
 from orchestrator.dryrun.process import start_cloud
 from orchestrator.errors import HostUnreachable, UsageError
 from orchestrator.resources import Host
-from orchestrator.run import World
 from orchestrator.spec import RunSpec
 from orchestrator.ssh import connector, dial_tcp
+from orchestrator.training import World
 
 _STAND_IN = (sys.executable, "-P", "-m", "orchestrator.dryrun.plugin")
 

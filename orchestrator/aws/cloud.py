@@ -136,6 +136,10 @@ class AwsCloud:
         """Admit `cidr` on TCP port 22; already so is fine. `NotYetVisible` if the group is not seen."""
         network.admit(self._ec2, group_id, cidr=cidr, tags=tags)
 
+    def revoke_ssh(self, group_id: str, *, cidr: str) -> None:
+        """Admit `cidr` on TCP port 22 no longer; already so is fine."""
+        network.turn_away(self._ec2, group_id, cidr=cidr)
+
     def allow_members(self, group_id: str, *, efa: bool, tags: Mapping[str, str]) -> None:
         """Let members of the group reach each other; already so is fine. `NotYetVisible` if it is not seen."""
         network.admit_members(self._ec2, group_id, efa=efa, tags=tags)

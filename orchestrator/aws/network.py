@@ -12,8 +12,9 @@ from orchestrator.aws.requests import (
     create_placement_group,
     create_security_group,
     filters,
+    revoke_ssh,
 )
-from orchestrator.errors import AlreadyExists, CloudRefused, NotYetVisible
+from orchestrator.errors import AlreadyExists, AlreadyGone, CloudRefused, NotYetVisible
 from orchestrator.resources import Network, Subnet
 
 
@@ -58,6 +59,12 @@ def admit(ec2: Any, group_id: str, *, cidr: str, tags: Mapping[str, str]) -> Non
     opening = translated(f"opening port 22 of {group_id} to {cidr}", missing=NotYetVisible)
     with suppress(AlreadyExists), opening:
         ec2.authorize_security_group_ingress(**allow_ssh(group_id, cidr=cidr, tags=tags))
+
+
+def turn_away(ec2: Any, group_id: str, *, cidr: str) -> None:
+    """Admit `cidr` on TCP port 22 no longer; already so is fine."""
+    with suppress(AlreadyGone), translated(f"closing port 22 of {group_id} to {cidr}"):
+        ec2.revoke_security_group_ingress(**revoke_ssh(group_id, cidr=cidr))
 
 
 def admit_members(ec2: Any, group_id: str, *, efa: bool, tags: Mapping[str, str]) -> None:

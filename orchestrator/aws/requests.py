@@ -44,17 +44,16 @@ def create_security_group(name: str, *, vpc_id: str, tags: Mapping[str, str]) ->
 
 def allow_ssh(group_id: str, *, cidr: str, tags: Mapping[str, str]) -> dict[str, Any]:
     """AuthorizeSecurityGroupIngress, of TCP port 22 for `cidr`."""
-    rule = {
-        "IpProtocol": "tcp",
-        "FromPort": _SSH_PORT,
-        "ToPort": _SSH_PORT,
-        "IpRanges": [{"CidrIp": cidr, "Description": "the caller"}],
-    }
     return {
         "GroupId": group_id,
-        "IpPermissions": [rule],
+        "IpPermissions": [_ssh_from({"CidrIp": cidr, "Description": "the caller"})],
         "TagSpecifications": tagging(("security-group-rule",), tags),
     }
+
+
+def revoke_ssh(group_id: str, *, cidr: str) -> dict[str, Any]:
+    """RevokeSecurityGroupIngress, of TCP port 22 for `cidr`."""
+    return {"GroupId": group_id, "IpPermissions": [_ssh_from({"CidrIp": cidr})]}
 
 
 def allow_members(group_id: str, *, efa: bool, tags: Mapping[str, str]) -> dict[str, Any]:
@@ -130,6 +129,10 @@ def price_filters(instance_types: Sequence[str], *, region: str) -> list[dict[st
     exact = {"regionCode": region, **_PRICED}
     types = {"Type": "ANY_OF", "Field": "instanceType", "Value": ",".join(instance_types)}
     return [types, *({"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in exact.items())]
+
+
+def _ssh_from(address: Mapping[str, str]) -> dict[str, Any]:
+    return {"IpProtocol": "tcp", "FromPort": _SSH_PORT, "ToPort": _SSH_PORT, "IpRanges": [dict(address)]}
 
 
 def _root_volume(request: LaunchRequest) -> dict[str, Any]:

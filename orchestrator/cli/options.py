@@ -156,6 +156,10 @@ On = Annotated[
     typer.Option("--on", help="Rent nothing: use the machine that this run has kept.", metavar="RUN"),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")]
+Continue = Annotated[
+    Path | None,
+    typer.Option("--continue", help="Go on from the checkpoint that an ended run brought home.", metavar="DIR"),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 MockCloud = Annotated[

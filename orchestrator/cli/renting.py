@@ -17,6 +17,7 @@ from orchestrator.cli.options import (
     BatchSize,
     Bucket,
     Config,
+    Continue,
     Data,
     DataOnMachine,
     DataSha256,
@@ -95,6 +96,7 @@ _FLAGS = {
     "max_hours": "max_hours",
     "max_usd": "max_usd",
     "must_fit": "must_fit",
+    "continue_from": "continue_from",
     "keep_alive": "keep_alive_minutes",
 }
 """Parameters of `launch-and-train` and the key of the run spec that each one overrides."""
@@ -137,6 +139,7 @@ def launch_and_train(
     max_usd: MaxUsd = None,
     max_usd_per_hour: MaxUsdPerHour = None,
     must_fit: MustFit = None,
+    continue_from: Continue = None,
     keep_alive: KeepAlive = None,
     on: On = None,
     detach: Detach = False,

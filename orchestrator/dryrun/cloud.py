@@ -33,8 +33,6 @@ from orchestrator.dryrun.shop import answer_service
 from orchestrator.dryrun.storage import have_bucket, storage_call
 from orchestrator.dryrun.wire import Answer, Call, Refusal, encode_form, parse_call, refuse
 
-CALLER_ADDRESS = "192.31.196.7"
-"""What the mock says the caller's public address is: global in form, and nobody's."""
 _BEAT_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ class MockedCloud:
         """Let another scenario begin; calls are counted anew."""
         with self._lock:
             found = scenario if isinstance(scenario, Scenario) else read_scenario(scenario)
-            self._estate.scenario = found
+            self._estate.play(found)
             self._counts.clear()
 
     def state(self) -> list[dict[str, str]]:
@@ -136,10 +134,11 @@ class MockedCloud:
     def _control(self, request: Request) -> Response:
         head, _, rest = request.path[1:].partition("/")
         if head == "checkip":
-            return Response(f"{CALLER_ADDRESS}\n", mimetype="text/plain")
+            return Response(f"{self._estate.caller_address}\n", mimetype="text/plain")
         if head == "_machines":
             launch = self._estate.at(rest)
-            port = launch.machine.port if launch is not None and launch.machine is not None else None
+            is_open = launch is not None and self._estate.admits_caller(launch)
+            port = launch.machine.port if launch is not None and launch.machine is not None and is_open else None
             return _json({"port": port} if port else {"error": "nobody listens"}, 200 if port else 404)
         if head == "_state":
             return _json(take_inventory(self._estate), 200)

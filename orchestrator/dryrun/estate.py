@@ -2,6 +2,7 @@
 for it, and which client token made it. Time passes in `advance`; moto's objects are made to agree.
 """
 
+import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from orchestrator.dryrun.hardware import MACHINES
 from orchestrator.dryrun.images import MockedImage
 from orchestrator.dryrun.machine import Machine, MachineOrder
 from orchestrator.dryrun.placement import Placements
-from orchestrator.dryrun.scenario import Scenario
+from orchestrator.dryrun.scenario import Interruption, Scenario
 from orchestrator.dryrun.storage import machine_settings
 from orchestrator.dryrun.wire import Answer
 
 PENDING, RUNNING, ENDING, TERMINATED, STOPPED = "pending", "running", "shutting-down", "terminated", "stopped"
 _CODES = {PENDING: 0, RUNNING: 16, ENDING: 32, TERMINATED: 48, STOPPED: 80}
+CALLER_ADDRESS = "192.31.196.7"
+"""What the mock says the caller's public address is until a scenario moves them: global in form, and nobody's."""
 _SELF_ENDED = "Client.InstanceInitiatedShutdown"
 
 
@@ -63,6 +66,13 @@ class Launch:
     ended_by: str = ""
     address: str | None = None
     machine: Machine | None = None
+    interruption: Interruption | None = None
+
+    @property
+    def trained_seconds(self) -> float | None:
+        """For how long it has trained, as far as the scenario asks."""
+        since = self.machine.trains_since if self.machine is not None else None
+        return None if since is None else time.monotonic() - since
 
     @property
     def code(self) -> int:
@@ -93,7 +103,7 @@ class Estate:
     """All launches of all regions. Not thread-safe: the cloud holds one lock around it."""
 
     def __init__(self, folder: Path, fleet: Fleet, scenario: Scenario, *, endpoint: Callable[[], str]) -> None:
-        self.scenario = scenario
+        self.play(scenario)
         self.tokens: dict[str, TokenUse] = {}
         self.regions: set[str] = set()
         self.placements = Placements()
@@ -103,6 +113,11 @@ class Estate:
         self._fleet = fleet
         self._endpoint = endpoint
         self._launches: list[Launch] = []
+
+    def play(self, scenario: Scenario) -> None:
+        """Let a scenario begin."""
+        self.scenario, self._interruptions = scenario, iter(scenario.interrupt)
+        self.caller_address = CALLER_ADDRESS
 
     def backend(self, region: str) -> Any:
         """Moto's EC2 of a region, with our images on its shelf."""
@@ -134,6 +149,16 @@ class Estate:
             if launch.address == address or (launch.has_profile and launch.instance.id == address)
         )
         return next((launch for launch in found if launch.state == RUNNING), None)
+
+    def admits_caller(self, launch: Launch) -> bool:
+        """Whether one of its groups lets the caller in. Asked only of one who has moved: a test need not say where it
+        calls from.
+        """
+        if self.caller_address == CALLER_ADDRESS:
+            return True
+        caller, backend = ipaddress.ip_address(self.caller_address), self.backend(launch.region)
+        rules = (rule for group in launch.group_ids for rule in backend.get_security_group_from_id(group).ingress_rules)
+        return any(caller in ipaddress.ip_network(rule.ip_range["CidrIp"]) for rule in rules)
 
     def visible(self, launch: Launch) -> bool:
         """Whether Describe knows the instance yet."""
@@ -183,6 +208,8 @@ class Estate:
                 self._leave_pending(launch)
             if launch.state == RUNNING and launch.machine is not None and launch.machine.off:
                 self._powered_off(launch)
+            if launch.state == RUNNING and launch.trained_seconds is not None:
+                self._trains(launch, launch.trained_seconds)
             if launch.state == ENDING and now - launch.ended_at >= self.scenario.ending_seconds:
                 launch.state = TERMINATED
             self._agree(launch)
@@ -226,6 +253,22 @@ class Estate:
             if told.get("PrivateIpAddress") == nic.private_ip_address:
                 told["PrivateIpAddress"] = address
         nic.private_ip_address = address
+
+    def _trains(self, launch: Launch, seconds: float) -> None:
+        move = self.scenario.caller_moves
+        if move is not None and seconds >= move.after_seconds and self.caller_address != move.to:
+            self.caller_address = move.to
+            self._fleet.drop_connections()
+        launch.interruption = launch.interruption or next(self._interruptions, None)
+        coming = launch.interruption
+        if coming is None or seconds < coming.after_seconds or launch.machine is None:
+            return
+        left = coming.after_seconds + coming.notice_seconds - seconds
+        if left > 0:
+            launch.machine.announce_end(left)
+            return
+        launch.instance.terminate()
+        self.end(launch, reason=coming.reason)
 
     def _powered_off(self, launch: Launch) -> None:
         if launch.instance.instance_initiated_shutdown_behavior == "terminate":

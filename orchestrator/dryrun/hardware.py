@@ -2,6 +2,7 @@
 computer must not run for real, the environment of its commands, and the power switch.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -87,6 +88,8 @@ class Hardware:
         self._devices = devices
         self._leaders: set[int] = set()
         self._off = False
+        self.surroundings: Mapping[str, str] = {}
+        """What every command finds besides."""
         self.home = folder / "home"
         self._bin = folder / "bin"
         self._switch = folder / "power-off-at"
@@ -119,7 +122,16 @@ class Hardware:
             "AWS_EC2_METADATA_DISABLED": "true",
             **self._settings,
             _MARK: self._machine_id,
+            **self.surroundings,
         }
+
+    def trains(self) -> bool:
+        """Whether a training on the machine has finished an epoch."""
+        for status in self.home.glob("launch-and-train/*/run/status.json"):
+            with suppress(OSError, ValueError):
+                if json.loads(status.read_text(encoding="utf-8")).get("state") == "training":
+                    return True
+        return False
 
     def started(self, pid: int) -> None:
         """Remember a process that leads a session of its own, for as long as it runs."""

@@ -16,6 +16,7 @@ import asyncssh
 from orchestrator.dryrun.commands import CommandSession
 from orchestrator.dryrun.first_boot import FirstBoot
 from orchestrator.dryrun.hardware import Hardware
+from orchestrator.dryrun.metadata import Metadata
 from orchestrator.dryrun.scenario import Scenario
 
 LOGIN_USER = "ubuntu"
@@ -51,6 +52,9 @@ class Machine:
         self._first_connection_at: float | None = None
         self._refusals_left = order.scenario.refuse_logins
         self._ending: asyncio.Task[None] | None = None
+        self._metadata = Metadata()
+        self.trains_since: float | None = None
+        """By the monotonic clock; known where the scenario heeds it."""
         self.off = False
 
     @property
@@ -72,6 +76,11 @@ class Machine:
     async def boot(self) -> None:
         """Assemble the hardware, listen, and start to watch timer and power switch."""
         self._hardware.assemble()
+        await self._metadata.open()
+        self._hardware.surroundings = {
+            "LAUNCH_AND_TRAIN_METADATA": self._metadata.url,
+            **({"LAUNCH_AND_TRAIN_METADATA_SECONDS": "0.2"} if self._order.scenario.interrupt else {}),
+        }
         self._acceptor = await asyncssh.listen(
             "127.0.0.1",
             0,
@@ -97,6 +106,10 @@ class Machine:
         """Break every open SSH connection without a farewell. Only from the machine's own loop."""
         for connection in tuple(self._connections):
             connection.abort()
+
+    def announce_end(self, seconds: float) -> None:
+        """Tell programs on the machine that AWS takes it back in so many seconds."""
+        self._metadata.announce(seconds)
 
     def turns_away(self) -> bool:
         """Whether a connection that begins to log in is to find no key accepted."""
@@ -136,6 +149,7 @@ class Machine:
             self._watch.cancel()
         if self._acceptor:
             self._acceptor.close()
+        self._metadata.close()
         self.drop_connections()
         await asyncio.get_running_loop().run_in_executor(None, self._hardware.cut_power)
 
@@ -143,6 +157,8 @@ class Machine:
         limit = self._order.first_boot.self_destruct_seconds
         while not self.off:
             await asyncio.sleep(_WATCH_SECONDS)
+            if self._order.scenario.heeds_training and self.trains_since is None and self._hardware.trains():
+                self.trains_since = time.monotonic()
             timer_rang = limit is not None and time.monotonic() - self._booted_at >= limit
             if timer_rang or self._hardware.wants_off(time.time()):
                 _log.info("%s powers itself off", self._order.instance_id)

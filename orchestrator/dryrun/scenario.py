@@ -34,6 +34,23 @@ class Failure(_Strict):
     """No answer at all: the connection is closed."""
 
 
+class Interruption(_Strict):
+    """One machine goes, so long after its training's first epoch."""
+
+    after_seconds: _Seconds = 0.0
+    notice_seconds: _Seconds = 120.0
+    """How long before it is told on the machine; 0: not at all."""
+    reason: str = "Server.SpotInstanceTermination"
+    """State reason code."""
+
+
+class Move(_Strict):
+    """The caller reaches the Internet from another address, so long after a training's first epoch. Lines break."""
+
+    after_seconds: _Seconds = 0.0
+    to: str = "192.31.196.8"
+
+
 class Scenario(_Strict):
     """What goes wrong, and how long things take."""
 
@@ -63,6 +80,14 @@ class Scenario(_Strict):
     """How many connections of each machine find no key accepted."""
     drop_ssh_after_seconds: _Seconds | None = None
     """Every machine's SSH connections break once, so long after its first."""
+    interrupt: tuple[Interruption, ...] = ()
+    """The first for the first machine that trains, and so on; machines after the last one stay."""
+    caller_moves: Move | None = None
+
+    @property
+    def heeds_training(self) -> bool:
+        """Whether anything depends on when a training began."""
+        return bool(self.interrupt) or self.caller_moves is not None
 
 
 def read_scenario(source: Path | Mapping[str, Any] | None) -> Scenario:

@@ -26,6 +26,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "kept_in": outcome.kept_in,
         "artifacts": artifacts_json(outcome.artifacts),
         "metrics": dict(outcome.metrics),
+        "machines": outcome.machines,
         "hours": round(outcome.hours, 4),
         "estimated_usd": float(outcome.estimated_usd),
         "stages": _stages_json(outcome.stages),
@@ -65,8 +66,9 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def cost_text(outcome: Outcome) -> str:
-    """`0.02 USD for 1.0 min of machine time`."""
-    return f"{outcome.estimated_usd} USD for {outcome.hours * 60:.1f} min of machine time"
+    """`0.02 USD for 1.0 min of machine time`, and on how many machines, where AWS took some back."""
+    of = f" on {outcome.machines} machines" if outcome.machines > 1 else ""
+    return f"{outcome.estimated_usd} USD for {outcome.hours * 60:.1f} min of machine time{of}"
 
 
 def measured(metrics: Mapping[str, float]) -> tuple[tuple[str, ...], dict[str, tuple[float, ...]]]:

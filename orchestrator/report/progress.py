@@ -79,8 +79,9 @@ class _Bars:
 
     def show(self, event: Event) -> None:
         stage = event.stage
+        # A stage may come again, on another machine.
+        self.started.setdefault(stage, event.at)
         if stage not in self.tasks:
-            self.started[stage] = event.at
             self.tasks[stage] = self.bars.add_task(event.message, total=None, stage=stage.value)
         if event.ended:
             self._end(event)
@@ -97,6 +98,6 @@ class _Bars:
             self.bars.update(self.tasks[stage], description=event.message)
 
     def _end(self, event: Event) -> None:
-        took = seconds_text((event.at - self.started[event.stage]).total_seconds())
+        took = seconds_text((event.at - self.started.pop(event.stage)).total_seconds())
         said = self.said.get(event.stage, "")
         self.bars.update(self.tasks[event.stage], total=1, completed=1, description=f"{said}  ({took})".strip())

@@ -301,6 +301,16 @@ def test_opening_the_port_twice_is_fine(cloud: AwsCloud):
         assert [rule["IpRanges"][0]["CidrIp"] for rule in group["IpPermissions"]] == ["192.31.196.7/32"]
 
 
+def test_a_port_is_closed_to_one_address_alone_and_twice_is_fine(cloud: AwsCloud):
+    with ordered(cloud) as request:
+        for last in (7, 8):
+            cloud.allow_ssh(request.group_id, cidr=f"192.31.196.{last}/32", tags=request.tags)
+        for _ in range(2):
+            cloud.revoke_ssh(request.group_id, cidr="192.31.196.7/32")
+        (group,) = cloud._clients.ec2.describe_security_groups(GroupIds=[request.group_id])["SecurityGroups"]
+        assert [one["CidrIp"] for rule in group["IpPermissions"] for one in rule["IpRanges"]] == ["192.31.196.8/32"]
+
+
 def test_a_group_is_in_use_until_its_instance_is_terminated(mock: MockedCloud, cloud: AwsCloud):
     with ordered(cloud) as request:
         instance_id = cloud.run_instances(request)[0].instance_id

@@ -11,10 +11,13 @@ from trainer_checkerboard import write_checkerboard, write_network
 from orchestrator.brought import read_metrics
 from orchestrator.errors import UsageError
 from orchestrator.inputs import check_inputs
+from orchestrator.interruption import ASKED_TO_END
+from orchestrator.remote import SAVED, Look
 from orchestrator.rundir import ARTIFACTS
-from orchestrator.spec import RunSettings
+from orchestrator.spec import RunSettings, RunSpec
+from trainer.errors import Interrupted
 from trainer.job import run_job
-from trainer.rundir import RunDirectory
+from trainer.rundir import RunDirectory, State
 from trainer.settings import JobSpec, TrainSettings
 
 
@@ -25,11 +28,19 @@ def test_every_setting_a_run_spec_knows_is_one_of_the_trainers_with_the_same_def
     assert set(RunSettings.model_fields) <= set(TrainSettings.model_fields)
 
 
+def test_both_mean_the_same_by_the_end_that_was_asked_for_and_by_the_age_of_checkpoints():
+    assert Interrupted.exit_status == SAVED
+    assert Interrupted.exit_status in ASKED_TO_END
+    assert Look(True, False, SAVED, 0, {}).state == State.INTERRUPTED
+    assert RunSpec.model_fields["checkpoint_seconds"].default == JobSpec.model_fields["checkpoint_seconds"].default
+
+
 def test_the_trainer_reads_what_the_orchestrator_asks(tmp_path: Path):
     asked = {
         "data": "../data/films",
         "network": "network.json",
         "min_devices": 8,
+        "checkpoint_seconds": 5,
         "settings": RunSettings(epochs=3).model_dump(exclude_none=True),
     }
     (tmp_path / "spec.json").write_text(json.dumps(asked))

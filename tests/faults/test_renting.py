@@ -22,9 +22,10 @@ from orchestrator.plan import Plan
 from orchestrator.ports import Session
 from orchestrator.record import RunRecord, write_record
 from orchestrator.resources import Host, Kind, Market
-from orchestrator.run import World, run
+from orchestrator.run import run
 from orchestrator.survey import survey
 from orchestrator.telling import Telling
+from orchestrator.training import World
 
 NUMBER = count(1)
 ARRIVED = "a machine runs and was dialled"

@@ -174,6 +174,19 @@ def test_a_machine_that_ends_too_early_has_left_its_log_and_its_newest_checkpoin
         bring_what_there_is(store, FOLDER, ("log.txt",), into=home, tell=ignore)
 
 
+def test_a_machine_that_is_taken_back_keeps_its_checkpoint_and_does_not_say_that_the_run_is_over(
+    keeper: Any, home: Path, store: AwsStorage
+):
+    (keeper.run / "exit").write_text("75\n")
+    (keeper.run / "interruption.json").write_text("{}")
+    (keeper.run / "checkpoints" / "7").mkdir(parents=True)
+    keeper.finish()
+    assert keeper.is_taken_back
+    assert kept_run(store, FOLDER) is None
+    found = bring_what_there_is(store, FOLDER, ("checkpoints.tar",), into=home, tell=ignore)
+    assert [artifact.name for artifact in found] == ["checkpoints.tar"]
+
+
 def test_a_machine_that_may_not_write_says_so_before_it_trains(
     mock: MockedCloud, program: ModuleType, keeper: Any, capsys: pytest.CaptureFixture[str], store: AwsStorage
 ):

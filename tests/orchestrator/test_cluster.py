@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rentals import QUICK, Between, Rental, aws, left_over, rental
+from clocks import FakeClock
+from rentals import QUICK, Between, Rental, aws, left_over, rental, run_spec
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.aws.requests import run_instances
@@ -16,6 +17,7 @@ from orchestrator.launch import records_of
 from orchestrator.ledger import LedgerEvent, read_ledger
 from orchestrator.record import RunRecord, read_record, remember_machines, write_record
 from orchestrator.resources import Kind, LaunchRequest
+from orchestrator.survey import survey
 
 NUMBER = count(1)
 
@@ -159,11 +161,11 @@ def test_a_machine_alone_has_no_placement_group_and_asks_for_no_right_to_one(
     assert not {name for name in mock.calls() if "Placement" in name}
 
 
-def test_the_quota_must_have_room_for_all_of_them(mock: MockedCloud, cloud: AwsCloud, tmp_path: Path):
+def test_the_quota_must_have_room_for_all_of_them(mock: MockedCloud, cloud: AwsCloud):
     mock.play({**QUICK, "quota": {"L-DB2E81BA": 7}})
-    assert rental(cloud, tmp_path, "one").plan.offers
+    assert survey(cloud, run_spec(), FakeClock()).offers
     with pytest.raises(QuotaExceeded, match=r"g6\.xlarge takes 8: ask AWS for 8"):
-        rental(cloud, tmp_path, "two", nodes=2)
+        survey(cloud, run_spec(nodes=2), FakeClock())
 
 
 def test_an_elastic_fabric_adapter_is_asked_for_where_machines_can_use_one(

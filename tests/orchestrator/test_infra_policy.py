@@ -34,7 +34,8 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         cloud.spot_prices(["g6.xlarge"])
         cloud.quotas([("g6.xlarge", Market.SPOT)])
         cloud.regions()
-        rented.launch()
+        group_id = rented.launch().group.group_id
+        cloud.revoke_ssh(group_id, cidr=rented.plan.ingress_cidr)
         assert rented.teardown().survivors == ()
         return set(mock.calls())
 

@@ -103,6 +103,23 @@ def test_a_machine_without_a_gpu_is_used_only_when_asked(bench: Bench):
     assert bench.bootstrap("--backend", "tpu").returncode == 1
 
 
+def test_where_nobody_tells_of_interruptions_the_watch_is_silent_and_ends_with_the_trainer(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    watch = subprocess.run(
+        ["/bin/sh", "-c", 'sleep 0.5 & sh "$1" $!', "sh", str(INFRA / "watch-interruption.sh")],
+        cwd=tmp_path,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "LAUNCH_AND_TRAIN_METADATA": "http://127.0.0.1:9",
+            "LAUNCH_AND_TRAIN_METADATA_SECONDS": "0.1",
+        },
+        capture_output=True,
+        timeout=30,
+    )
+    assert (watch.returncode, watch.stdout, watch.stderr) == (0, b"", b"")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_an_old_python_is_passed_over(bench: Bench):
     bench.gpus("595.71.05, 8.9")
     bench.program("python3", "exit 1")

@@ -45,7 +45,12 @@ def rented(mock: MockedCloud, tmp_path: Path) -> Rental:
     write_record(folder, RunRecord(run_id=run_id, region=REGION, account_id=found.plan.account.account_id))
     (machine,) = records_of(found.launch(), found.plan, now=found.clock.now())
     until = found.clock.now() + timedelta(minutes=20)
-    changed = {"kept_until": until, "launched_at": found.clock.now(), "ends_at": found.clock.now() + timedelta(hours=1)}
+    taken_back = {"number": 2, "hours_before": 1.5, "usd_before": Decimal(3)}
+    changed = taken_back | {
+        "kept_until": until,
+        "launched_at": found.clock.now(),
+        "ends_at": found.clock.now() + timedelta(hours=1),
+    }
     remember_machines(folder, (machine.model_copy(update=changed),))
     remember_outcome(folder, {"exit_status": 0})
     return found
@@ -94,6 +99,9 @@ def test_each_run_pays_for_its_own_time(rented: Rental, tmp_path: Path):
     now = rented.clock.now()
     old, new = (books_of(folder, read_record(folder), now) for folder in (rented.folder, tmp_path / "new"))
     assert (old.state, new.state) == ("done", "rented")
+    machine = read_record(tmp_path / "new").machine
+    assert machine is not None
+    assert (machine.number, machine.hours_before, machine.usd_before) == (1, 0.0, 0)
     assert new.hours == pytest.approx(300 / 3600)
     assert old.hours == pytest.approx(600 / 3600, abs=0.01)
     rented.clock.sleep(10 * 3600)

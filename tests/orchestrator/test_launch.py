@@ -25,7 +25,7 @@ from orchestrator.errors import (
 )
 from orchestrator.keys import make_host_key
 from orchestrator.launch import Launched, records_of
-from orchestrator.ledger import LedgerEvent, read_ledger
+from orchestrator.ledger import LedgerEvent, open_entries, read_ledger
 from orchestrator.packaged import packaged
 from orchestrator.record import Rental as MachineRental
 from orchestrator.record import RunRecord, forget_keys, remember_machines, write_record
@@ -147,7 +147,7 @@ def addresses_admitted(cloud: AwsCloud, group_id: str) -> set[str]:
 @pytest.mark.parametrize(
     ("opened", "then"),
     [
-        ("198.51.100.9/32", {"198.51.100.9/32", "192.31.196.7/32"}),
+        ("198.51.100.9/32", {"192.31.196.7/32"}),
         ("192.31.196.7/32", {"192.31.196.7/32"}),
         ("198.51.100.0/24", {"198.51.100.0/24"}),
     ],
@@ -157,9 +157,43 @@ def test_a_caller_who_has_moved_is_admitted_unless_a_network_was_named(
 ):
     rented.plan = replace(rented.plan, ingress_cidr=opened)
     group_id = rented.launch().group.group_id
-    for _ in range(2):
-        admit_caller(rented.plan.run_id, read_ledger(rented.path), reader=cloud, writer=cloud, tell=rented.said.append)
+    admit(cloud, rented)
     assert addresses_admitted(cloud, group_id) == then
+    (entry,) = [one for one in open_entries(read_ledger(rented.path)) if one.kind is Kind.SECURITY_GROUP]
+    assert set(entry.detail["ingress_cidr"].split()) == then
+    admit(cloud, rented)
+    assert len(rented.said) == len(set(rented.said)), "what is so already is not done again"
+
+
+def admit(cloud: AwsCloud, rented: Rental):
+    admit_caller(
+        read_ledger(rented.path), reader=cloud, writer=rented.writer, ledger=rented.ledger, tell=rented.said.append
+    )
+
+
+def test_an_address_that_the_user_named_stays_the_one_that_is_admitted(cloud: AwsCloud, rented: Rental):
+    spec = rented.plan.spec.model_copy(update={"ingress_cidr": "198.51.100.9/32"})
+    rented.plan = replace(rented.plan, spec=spec, ingress_cidr="198.51.100.9/32")
+    group_id = rented.launch().group.group_id
+    admit(cloud, rented)
+    assert addresses_admitted(cloud, group_id) == {"198.51.100.9/32"}
+
+
+def test_an_address_that_could_not_be_closed_is_closed_the_next_time(cloud: AwsCloud, rented: Rental):
+    rented.plan = replace(rented.plan, ingress_cidr="198.51.100.9/32")
+    group_id = rented.launch().group.group_id
+
+    def refuse(called: str) -> None:
+        if called == "revoke_ssh":
+            raise PermissionMissing("revoking")
+
+    rented.writer = Between(cloud, refuse)
+    with pytest.raises(PermissionMissing):
+        admit(cloud, rented)
+    assert addresses_admitted(cloud, group_id) == {"198.51.100.9/32", "192.31.196.7/32"}
+    rented.writer = cloud
+    admit(cloud, rented)
+    assert addresses_admitted(cloud, group_id) == {"192.31.196.7/32"}
 
 
 def test_no_secret_enters_the_ledger_or_what_is_said(rented: Rental):
