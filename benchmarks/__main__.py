@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from benchmarks import convert, flops, machine, rental, sampled, slices, step, topk
+from benchmarks import convert, flops, machine, rental, sampled, slices, step, topk, transfer
 from benchmarks.pairs import Row
 from benchmarks.scale import SMALL, Scale
 
@@ -20,6 +20,7 @@ _MODULES: Mapping[str, Callable[[Scale], Iterator[Row]]] = {
     "topk": topk.rows,
     "slices": slices.rows,
     "rental": rental.rows,
+    "transfer": transfer.rows,
 }
 
 

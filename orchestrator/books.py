@@ -16,8 +16,8 @@ from orchestrator.resources import Kind
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """One run. `state`: `rented`, `over time` (its timer should have ended it), `renting`, `done`, `failed` or
-    `given back`.
+    """One run. `state`: `rented`, `kept` (for the next run), `over time` (its timer should have ended it), `renting`,
+    `done`, `failed` or `given back`.
     """
 
     run_id: str
@@ -42,13 +42,14 @@ class Books:
     @property
     def running(self) -> bool:
         """Whether it still costs money, as far as the books tell."""
-        return self.state == "rented"
+        return self.state in {"rented", "kept"}
 
 
 def books_of(folder: Path, record: RunRecord, now: datetime) -> Books:
     """The books of one run, up to `now` if its machine is still rented."""
     entries = read_ledger(folder / LEDGER_FILE)
-    rents = tuple(_rents(entries, now))
+    kept_until = record.machine.kept_until if record.machine else None
+    rents = tuple(_rents(entries, now, kept_until))
     last = rents[-1] if rents else None
     return Books(
         run_id=record.run_id,
@@ -68,6 +69,10 @@ def all_books(output: Path, now: datetime) -> tuple[Books, ...]:
     return tuple(sorted(found, key=lambda books: books.began_at))
 
 
+_ENDINGS = {LedgerEvent.DELETED, LedgerEvent.HANDED_OVER}
+"""By which a machine stops costing this run."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Rent:
     instance_id: str
@@ -84,11 +89,11 @@ def _machines(rents: Sequence[_Rent]) -> str:
     return " ".join((f"{number}{alike[-1].instance_type}", *(rent.instance_id for rent in alike))) if alike else ""
 
 
-def _rents(entries: Sequence[LedgerEntry], now: datetime) -> Iterator[_Rent]:
-    ended = {entry.identity: entry.at for entry in entries if entry.event is LedgerEvent.DELETED}
+def _rents(entries: Sequence[LedgerEntry], now: datetime, kept_until: datetime | None) -> Iterator[_Rent]:
+    ended = {entry.identity: entry.at for entry in entries if entry.event in _ENDINGS}
     for entry in entries:
         if entry.kind is Kind.INSTANCE and entry.event is LedgerEvent.CREATED:
-            timer_at = _timer_at(entry)
+            timer_at = min(filter(None, (_timer_at(entry), kept_until)), default=None)
             until = min(ended.get(entry.identity, now), timer_at or now)
             kind, rent = entry.detail.get("instance_type", ""), _bill(entry, until)
             yield _Rent(entry.resource_id or "", kind, timer_at, rent, entry.token)
@@ -113,7 +118,9 @@ def _state(record: RunRecord, entries: Sequence[LedgerEntry], last: _Rent | None
     if open_entries(tuple(entries)):
         if last is not None and last.timer_at is not None and now > last.timer_at:
             return "over time"
-        return "rented" if record.machine is not None else "renting"
+        if record.machine is None:
+            return "renting"
+        return "rented" if record.machine.kept_until is None else "kept"
     if record.outcome is not None:
         return "done" if record.outcome.get("exit_status") == 0 else "failed"
     return "given back" if entries else "renting"

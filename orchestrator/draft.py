@@ -2,6 +2,7 @@
 surveyed, the upload listed, the plan made. Changes nothing anywhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -13,10 +14,12 @@ from orchestrator.fit import Needs
 from orchestrator.homing import CHECKPOINTS, held, refuse_other_training
 from orchestrator.inputs import CapacityQuestions, Inputs, InputSummary, check_inputs, local_data, settled
 from orchestrator.keeping import bucket_notes, folder_of_run
+from orchestrator.kept import KeptMachine, refuse_if_slow
 from orchestrator.manifest import build_manifest
 from orchestrator.packaged import packaged, trainer_package
 from orchestrator.plan import Plan, make_plan, new_run_id
 from orchestrator.ports import CloudReader, Storage
+from orchestrator.resources import InstanceType
 from orchestrator.spec import RunSpec
 from orchestrator.survey import survey
 from orchestrator.telling import Telling
@@ -30,29 +33,35 @@ class Draft:
     inputs: Inputs
 
 
-def draft(spec: RunSpec, reader: CloudReader, *, storage: Storage, telling: Telling, unweighed: str = "") -> Draft:
-    """Plan `spec`. What only the user can mend rises as `UsageError`. Where `unweighed` says why not, the trainer is
-    not asked what the training needs.
+def draft(
+    spec: RunSpec,
+    reader: CloudReader,
+    *,
+    storage: Storage,
+    telling: Telling,
+    unweighed: str = "",
+    on: KeptMachine | None = None,
+) -> Draft:
+    """Plan `spec`, `on` a kept machine if one is given. What only the user can mend rises as `UsageError`. Where
+    `unweighed` says why not, the trainer is not asked what the training needs.
     """
-    with telling.stage(Stage.CHECK, "network and data") as say:
-        if spec.continue_from is not None and not held(spec.continue_from):
-            raise UsageError(f"{spec.continue_from / CHECKPOINTS}: no checkpoint to go on from came home there")
-        inputs = _inputs(spec)
-        spec = settled(spec, inputs.summary)
-        if spec.continue_from is not None:
-            refuse_other_training(spec.continue_from, inputs.summary.model_dump() | spec.settings.model_dump())
-        say(_counted(inputs.summary))
+    spec, inputs = _checked(spec, telling)
     unweighed = unweighed or ("" if inputs.data is not None else "the data is not here")
     with (
         telling.stage(Stage.PLAN, "image, prices, quota, fit, files") as say,
         CapacityQuestions(inputs, batch_size=spec.settings.batch_size) as questions,
     ):
-        facts = survey(
-            reader,
-            spec,
-            telling.clock,
-            on_types=lambda types: None if unweighed else questions.ask(found.gpus * spec.nodes for found in types),
-        )
+
+        def ask(types: Sequence[InstanceType]) -> None:
+            if not unweighed:
+                questions.ask(found.gpus * spec.nodes for found in types)
+
+        if on is None:
+            facts = survey(reader, spec, telling.clock, on_types=ask)
+        else:
+            spec = on.asked(spec, reader, telling.clock.now())
+            facts = on.facts(reader, spec, telling.clock)
+            ask(facts.instance_types)
         manifest = build_manifest(
             project=spec.project,
             trainer=trainer_package(),
@@ -64,8 +73,23 @@ def draft(spec: RunSpec, reader: CloudReader, *, storage: Storage, telling: Tell
         needs = Needs(unknown=unweighed) if unweighed else questions.needs()
         plan = make_plan(spec, facts, manifest=manifest, run_id=run_id, needs=needs)
         plan = _with_storage(plan, storage)
+        if on is not None:
+            refuse_if_slow(plan.fits, plan.spec)
         say(f"{len(plan.offers)} offers")
     return Draft(plan, inputs)
+
+
+def _checked(spec: RunSpec, telling: Telling) -> tuple[RunSpec, Inputs]:
+    """The spec with settings that the network gives, and what was read on this computer."""
+    with telling.stage(Stage.CHECK, "network and data") as say:
+        if spec.continue_from is not None and not held(spec.continue_from):
+            raise UsageError(f"{spec.continue_from / CHECKPOINTS}: no checkpoint to go on from came home there")
+        inputs = _inputs(spec)
+        spec = settled(spec, inputs.summary)
+        if spec.continue_from is not None:
+            refuse_other_training(spec.continue_from, inputs.summary.model_dump() | spec.settings.model_dump())
+        say(_counted(inputs.summary))
+    return spec, inputs
 
 
 def _with_storage(plan: Plan, storage: Storage) -> Plan:

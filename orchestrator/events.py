@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +38,7 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
     FETCH = "fetch"
+    KEEP = "keep"
     TEARDOWN = "teardown"
 
 
@@ -69,10 +70,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """Seconds a stage took."""
+    """Seconds a stage took, and when it began: two may have gone on at once."""
 
     name: Stage
     seconds: float
+    began: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,26 @@ class Outcome:
     teardown: TeardownReport
     error: str | None = None
     left_until: datetime | None = None
-    """When the timer ends a machine that was left alone; `None`: it was given back."""
+    """When the timer ends a machine that was left alone; `None`: it was given back, or kept."""
+    kept_until: datetime | None = None
+    """When a machine that is kept for the next run ends itself; `None`: it is not kept."""
     machines: int = 1
     """How many were rented, one after another: AWS took all but the last one back, or that, too."""
     kept_in: str | None = None
     """URL of the folder of a bucket into which the machine puts what it makes, and then ends itself."""
+
+    @property
+    def seconds(self) -> float:
+        """What the stages took together: what went on at once counts once."""
+        timed = sorted((stage.began, stage.seconds) for stage in self.stages if stage.began is not None)
+        total = sum(stage.seconds for stage in self.stages if stage.began is None)
+        until: datetime | None = None
+        for began, seconds in timed:
+            ended = began + timedelta(seconds=seconds)
+            start = began if until is None else max(began, until)
+            total += max(0.0, (ended - start).total_seconds())
+            until = ended if until is None else max(until, ended)
+        return total
 
     @property
     def detached(self) -> bool:
@@ -107,7 +124,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a run stands. `state` is the trainer's word once it was started; before it `renting`; when the machine
-    cannot be asked, `out of reach`; when it has ended by itself, `machine gone`; at the end `given back`.
+    cannot be asked, `out of reach`; when it has ended by itself, `machine gone`; at the end `given back`, or `kept`
+    for the next run, and then `handed over`.
     """
 
     run_id: str

@@ -155,6 +155,7 @@ def _record_of(instance: Instance, launched: Launched, plan: Plan, *, now: datet
         number=turn.number,
         hours_before=turn.before.hours,
         usd_before=turn.before.usd,
+        keep_alive_minutes=plan.spec.keep_alive_minutes,
         kept_in=plan.kept_in,
     )
 
@@ -296,6 +297,7 @@ def _started(site: Site, offer: Offer, request: LaunchRequest) -> tuple[Instance
             usd_per_hour=str(offer.usd_per_hour),
             volume_gib=str(request.volume_gib),
             max_hours=str(site.plan.spec.max_hours),
+            instance_profile=site.plan.spec.instance_profile or "",
         )
         for node in range(request.count)
     )

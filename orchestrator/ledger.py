@@ -5,7 +5,7 @@ it, and read back by whoever gives things back. Knows nothing of the cloud, and 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +22,7 @@ class LedgerEvent(StrEnum):
     CREATED = "created"
     DELETED = "deleted"
     FAILED = "failed"
+    HANDED_OVER = "handed over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,14 @@ class Ledger:
 
     def __init__(self, path: Path, *, clock: Clock, run_id: str, region: str) -> None:
         self._path = path
-        self._clock = clock
+        self.clock = clock
         self.run_id = run_id
         self.region = region
 
     def intend(self, kind: Kind, *, name: str, token: str | None = None, node: int = 0, **detail: str) -> LedgerEntry:
         """Write down that a resource is about to be asked for; later lines about it take this entry."""
         entry = LedgerEntry(
-            self._clock.now(), self.run_id, LedgerEvent.INTENDED, kind, self.region, name, token, None, detail, node
+            self.clock.now(), self.run_id, LedgerEvent.INTENDED, kind, self.region, name, token, None, detail, node
         )
         return self._append(entry)
 
@@ -80,6 +81,17 @@ class Ledger:
         """AWS refused: the resource was not created. Not for answers that were lost."""
         return self._follow(entry, LedgerEvent.FAILED, entry.resource_id, reason=reason)
 
+    def adopted(self, entry: LedgerEntry, **detail: str) -> LedgerEntry:
+        """Something of another run's is this one's from now on; `origin` in its detail is the run whose tag it has."""
+        origin = entry.detail.get("origin", entry.run_id)
+        whole = {**entry.detail, **detail, "origin": origin}
+        mine = replace(entry, at=self.clock.now(), run_id=self.run_id, event=LedgerEvent.CREATED, detail=whole)
+        return self._append(mine)
+
+    def handed_over(self, entry: LedgerEntry, run_id: str) -> LedgerEntry:
+        """It is another run's from now on."""
+        return self._follow(entry, LedgerEvent.HANDED_OVER, entry.resource_id, to=run_id)
+
     def _follow(
         self,
         entry: LedgerEntry,
@@ -91,7 +103,7 @@ class Ledger:
     ) -> LedgerEntry:
         return self._append(
             LedgerEntry(
-                at or self._clock.now(),
+                at or self.clock.now(),
                 entry.run_id,
                 event,
                 entry.kind,

@@ -1,22 +1,22 @@
 """Archives of an upload: what must travel in every case, what the machine lacks, and how the run's folder is made
-of both. Every file is hashed again on its way into an archive, and the same files give the same bytes.
+of both. Every file is hashed again on its way into an archive.
 """
 
 import gzip
 import hashlib
 import io
-import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
-from typing import IO
+from typing import BinaryIO
 
 from orchestrator.errors import TransferMismatch
 from orchestrator.resources import TravelFile
+from orchestrator.tar import Sink, Written, header
 
 _LEVEL = 1
 _PROBE_BYTES = 1 << 20
 _WORTH_IT = 0.9
+_CHUNK = 1 << 18
 
 
 def store_name(file: TravelFile) -> str:
@@ -27,17 +27,19 @@ def store_name(file: TravelFile) -> str:
 
 
 def pack_plain(files: Iterable[TravelFile], extra: Mapping[str, bytes]) -> bytes:
-    """A compressed archive of `files` by their destinations and of `extra`, path to content."""
-
-    def write(tar: tarfile.TarFile) -> None:
-        for name, content in sorted(extra.items()):
-            tar.addfile(_member(name, size=len(content), mode=0o644), io.BytesIO(content))
-        for file in files:
-            _add(tar, file, str(file.destination), mode=file.mode)
-
+    """A compressed archive of `files` by their destinations and of `extra`, path to content. The same give the same
+    bytes.
+    """
     packed = io.BytesIO()
-    _pack(packed, write, compress=True)
-    return packed.getvalue()
+    sink = Sink(packed, compressing=False)
+    for name, content in sorted(extra.items()):
+        sink.write(header(name, size=len(content), mode=0o644))
+        sink.write(content)
+        sink.end_file(len(content))
+    for file in files:
+        _add(sink, file, str(file.destination), mode=file.mode)
+    sink.close()
+    return gzip.compress(packed.getvalue(), _LEVEL, mtime=0)
 
 
 def pack_links(files: Iterable[TravelFile], *, root: str, store: str) -> bytes:
@@ -45,90 +47,46 @@ def pack_links(files: Iterable[TravelFile], *, root: str, store: str) -> bytes:
     is made anew: a file system allows so many links to one, and nothing is as common.
     """
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for file in files:
-            member = _member(str(PurePosixPath(root) / file.destination), size=0, mode=file.mode)
-            if file.size:
-                member.type, member.linkname = tarfile.LNKTYPE, f"{store}/{store_name(file)}"
-            tar.addfile(member)
+    sink = Sink(packed, compressing=False)
+    for file in files:
+        link = f"{store}/{store_name(file)}" if file.size else ""
+        sink.write(header(f"{root}/{file.destination}", size=0, mode=file.mode, link=link))
+    sink.close()
     return packed.getvalue()
 
 
-def pack_contents(target: IO[bytes], files: Iterable[TravelFile]) -> str:
-    """Write an archive of contents by the names that the store has for them, for reading only, compressed where that
-    makes it smaller; returns its SHA-256. Raises `TransferMismatch` where a file has changed since it was listed.
+def pack_contents(target: BinaryIO, files: Iterable[TravelFile], *, on_bytes: Callable[[int], None]) -> Written:
+    """Write an archive of contents, each once, by the names that the store has for them, for reading only, compressed
+    where that makes it smaller; `on_bytes` is told how much more of them went in. Raises `TransferMismatch` where a
+    file has changed since it was listed.
     """
-    contents = {store_name(file): file for file in files}
-
-    def write(tar: tarfile.TarFile) -> None:
-        for name, file in sorted(contents.items()):
-            _add(tar, file, name, mode=file.mode & 0o555)
-
-    return _pack(target, write, compress=_compresses(contents.values()))
+    ordered = sorted(files, key=store_name)
+    sink = Sink(target, compressing=_compresses(ordered))
+    for file in ordered:
+        _add(sink, file, store_name(file), mode=file.mode & 0o555, on_bytes=on_bytes)
+    return sink.close()
 
 
-def _pack(target: IO[bytes], write: Callable[[tarfile.TarFile], None], *, compress: bool) -> str:
-    hashing = _Hashing(target)
-    if compress:
-        with gzip.GzipFile("", "wb", _LEVEL, fileobj=hashing, mtime=0) as packed:
-            _write_tar(packed, write)
-    else:
-        _write_tar(hashing, write)
-    return hashing.sha256.hexdigest()
-
-
-def _write_tar(target: io.IOBase, write: Callable[[tarfile.TarFile], None]) -> None:
-    with tarfile.open(fileobj=target, mode="w|", bufsize=_PROBE_BYTES, format=tarfile.PAX_FORMAT) as tar:  # pyright: ignore[reportArgumentType, reportCallIssue] # any writable will do
-        write(tar)
-
-
-class _Hashing(io.RawIOBase):
-    """Passes on what is written, and hashes it."""
-
-    def __init__(self, target: IO[bytes]) -> None:
-        self._target = target
-        self.sha256 = hashlib.sha256()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: object, /) -> int:
-        view = memoryview(data)  # pyright: ignore[reportArgumentType] # the base class says no more than "a buffer"
-        self.sha256.update(view)
-        return self._target.write(view)
-
-
-class _Reading(io.RawIOBase):
-    """Hashes what is read from `source`."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
-        self.sha256 = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._source.read(size)
-        self.sha256.update(data)
-        return data
-
-
-def _add(tar: tarfile.TarFile, file: TravelFile, name: str, *, mode: int) -> None:
+def _add(
+    sink: Sink, file: TravelFile, name: str, *, mode: int, on_bytes: Callable[[int], None] = lambda _: None
+) -> None:
     changed = f"{file.source}: has changed since the plan was made; start again"
+    digest, left = hashlib.sha256(), file.size
+    sink.write(header(name, size=file.size, mode=mode))
     try:
-        with file.source.open("rb") as source:
-            reading = _Reading(source)
-            tar.addfile(_member(name, size=file.size, mode=mode), reading)
-            has_more = source.read(1) != b""
+        with file.source.open("rb", 0) as source:
+            while chunk := source.read(_CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    break
+                digest.update(chunk)
+                sink.write(chunk)
+                on_bytes(len(chunk))
     except OSError as error:
         raise TransferMismatch(f"{changed} ({error})") from error
-    if has_more or reading.sha256.hexdigest() != file.sha256:
+    if left or digest.hexdigest() != file.sha256:
         raise TransferMismatch(changed)
-
-
-def _member(name: str, *, size: int, mode: int) -> tarfile.TarInfo:
-    """A regular file of nobody in particular, at no time in particular."""
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = size, mode
-    return member
+    sink.end_file(file.size)
 
 
 def _compresses(files: Iterable[TravelFile]) -> bool:

@@ -5,7 +5,7 @@ Adapters implement them and raise only errors of `errors.py`; `tests/contract/` 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from orchestrator.resources import (
     Account,
@@ -217,8 +217,10 @@ class Session(Protocol):
         """Run an argument list (quoted here, once) and wait for it."""
         ...
 
-    def put(self, local: Path, remote: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
-        """Upload over SFTP to a temporary name, then rename. `on_bytes` gets bytes sent so far."""
+    def put(self, source: Path | BinaryIO, remote: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
+        """Upload a file, or what a stream holds up to its end, over SFTP to a temporary name, then rename. `on_bytes`
+        gets bytes sent so far.
+        """
         ...
 
     def get(self, remote: str, local: Path, *, on_bytes: Callable[[int], None] | None = None) -> None:

@@ -60,6 +60,15 @@ class MachineRecord(BaseModel):
     """Where it puts what it makes; it then ends itself."""
     private_address: str | None = None
     """Where others of its subnet reach it."""
+    keep_alive_minutes: Decimal = Decimal(0)
+    """For how long it is kept once the run has ended well."""
+    kept_until: datetime | None = None
+    """When its idle timer ends it, if it is kept and no run takes it over."""
+
+    @property
+    def timer_at(self) -> datetime:
+        """When a timer ends it."""
+        return self.ends_at if self.kept_until is None else min(self.kept_until, self.ends_at)
 
 
 class RunRecord(BaseModel):
@@ -76,6 +85,8 @@ class RunRecord(BaseModel):
     machine: MachineRecord | None = None
     others: tuple[MachineRecord, ...] = ()
     """Where several train as one, the second and further."""
+    handed_over_to: str | None = None
+    """The run that has taken the kept machine over."""
     outcome: Mapping[str, Any] | None = None
 
 
@@ -121,7 +132,7 @@ class Rental:
         """What all of them cost, those before them included."""
         machine, count = self.machine, 1 + len(self.others)
         before = Bill(machine.hours_before, machine.usd_before)
-        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.ends_at, count, before)
+        return Meter(machine.usd_per_hour, machine.volume_gib, machine.launched_at, machine.timer_at, count, before)
 
 
 def remember_machines(folder: Path, machines: Sequence[MachineRecord]) -> Rental:

@@ -1,32 +1,33 @@
-"""The story of one run: launch, connect, upload, prepare, train, fetch, tear down; from the training on it may
-be gone on with by another process. It is told as `Event`s to a callback and holds the one `try/finally` of the
+"""The story of one run: launch, connect, upload and prepare at once, train, fetch, tear down; from the training on it
+may be gone on with by another process. It is told as `Event`s to a callback and holds the one `try/finally` of the
 house; boto3, SSH and terminals are unknown here.
 """
 
 import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from functools import partial
+from datetime import datetime
 from pathlib import Path
 
 from orchestrator import bucket
+from orchestrator.admission import admit_caller
+from orchestrator.beginning import begin_training
 from orchestrator.brought import read_metrics
-from orchestrator.errors import Interrupted, OrchestratorError, SurvivorsLeft, TakenBack
-from orchestrator.events import Outcome, Progress, Stage, TeardownReport
-from orchestrator.homing import LOG, continuing, take_along
-from orchestrator.interruption import follow_up, telling_ends_apart
+from orchestrator.errors import Interrupted, OrchestratorError, RunFailed, SurvivorsLeft, TakenBack
+from orchestrator.events import Outcome, Stage, TeardownReport
+from orchestrator.homing import continuing
+from orchestrator.interruption import follow_up, refuse_if_ended, telling_ends_apart
+from orchestrator.keep_alive import Keeper, keep
 from orchestrator.launch import launch, records_of
 from orchestrator.ledger import Ledger, open_entries, read_ledger
 from orchestrator.money import NOTHING
 from orchestrator.plan import Plan
 from orchestrator.record import LEDGER_FILE, Rental, Turn, forget_keys, remember_machines
-from orchestrator.remote import prepare, start_training
-from orchestrator.rundir import CHECKPOINTS, job_files
+from orchestrator.rundir import job_files
 from orchestrator.teardown import teardown
 from orchestrator.telling import Telling
-from orchestrator.together import Crew, Node
+from orchestrator.together import Crew
 from orchestrator.training import Found, World, connected, finish, refuse_if_lost
-from orchestrator.upload import upload
 
 
 def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Telling, detach: bool = False) -> Outcome:
@@ -74,6 +75,30 @@ def run(plan: Plan, world: World, *, folder: Path, first_boot: str, telling: Tel
     return _told(story, world, found=found, ledger=ledger, folder=folder, telling=telling)
 
 
+def run_on(
+    plan: Plan, keeper: Keeper, world: World, *, folder: Path, telling: Telling, detach: bool = False
+) -> Outcome:
+    """What `run` does, on a machine that an earlier run has kept. If AWS takes it back, no other is rented."""
+    found = Found()
+    ledger = Ledger(folder / LEDGER_FILE, clock=world.clock, run_id=plan.run_id, region=plan.spec.region)
+
+    def story() -> None:
+        refuse_if_ended(world.reader, keeper.machine.machine)
+        with telling.stage(Stage.LAUNCH, f"taking over {keeper.machine.machine.instance_id}") as say:
+            found.rental = keeper.hand_over(folder, ledger, plan.spec, world.clock.now())
+            entries = read_ledger(folder / LEDGER_FILE)
+            admit_caller(entries, reader=world.reader, writer=world.writer, ledger=ledger, tell=say)
+            with contextlib.closing(connected(world, found.rental.host)) as session:
+                keeper.release(session)
+        with telling_ends_apart(world.reader, found.rental.machine):
+            _begin(plan, world, found.rental, gpus=plan.offers[0].gpus, telling=telling)
+        if not detach:
+            finish(world, found, found.rental, ledger=ledger, telling=telling)
+        found.detached = detach
+
+    return _told(story, world, found=found, ledger=ledger, folder=folder, telling=telling)
+
+
 def go_on(rental: Rental, world: World, *, ledger: Ledger, telling: Telling) -> Outcome:
     """What `run` does from the training on, for a run whose training was begun before."""
     found = Found(rental)
@@ -109,6 +134,7 @@ def _told(
     report = TeardownReport()
     try:
         story()
+        found.kept_until = _kept(world, found, telling=telling)
     except OrchestratorError as error:
         found.error = error
     except KeyboardInterrupt:
@@ -118,6 +144,22 @@ def _told(
             with _naming_what_is_left(folder):
                 report = give_back(world, ledger, folder=folder, telling=telling)
     return _outcome(ledger.run_id, world, telling=telling, found=found, folder=folder, report=report)
+
+
+def _kept(world: World, found: Found, *, telling: Telling) -> datetime | None:
+    """Until when the machine of a run that ended well is kept; `None` where it is to be given back, or must be, since
+    it could not be told when to end itself.
+    """
+    rental = found.rental
+    if rental is None or found.detached or not rental.machine.keep_alive_minutes:
+        return None
+    with telling.stage(Stage.KEEP, f"for {rental.machine.keep_alive_minutes} min after this run") as say:
+        try:
+            with contextlib.closing(connected(world, rental.host)) as session:
+                return keep(session, rental, world.clock.now())
+        except RunFailed as error:
+            say(f"{error}; it is given back")
+            return None
 
 
 @contextlib.contextmanager
@@ -140,7 +182,7 @@ def _begin(plan: Plan, world: World, rental: Rental, *, gpus: int, telling: Tell
         crew = Crew.dialled(rental, lambda host: connected(world, host))
         say(f"{rental.host.user}@{places}, host key as pinned")
     with contextlib.closing(crew):
-        _prepare_and_start(plan, crew, gpus=gpus, telling=telling)
+        begin_training(crew, plan.manifest, extra=job_files(plan, gpus=gpus), telling=telling)
 
 
 def _again(
@@ -163,37 +205,6 @@ def _again(
     found.ended += [*report.deleted, *report.already_gone]
     found.spent = turn.before
     return again, turn
-
-
-def _prepare_and_start(plan: Plan, crew: Crew, *, gpus: int, telling: Telling) -> None:
-    files = job_files(plan, gpus=gpus)
-
-    def tell(node: Node, message: str, progress: Progress | None) -> None:
-        # What the first machine gets, the others get.
-        if node.number == 0:
-            telling.say(Stage.UPLOAD, message, progress)
-
-    with telling.stage(Stage.UPLOAD, f"{len(plan.manifest.files)} files"):
-        crew.each(
-            lambda node: upload(
-                node.session, plan.manifest, root=node.rental.root, extra=files, tell=partial(tell, node)
-            )
-        )
-    with telling.stage(Stage.PREPARE, "finding or making the Python environment") as say:
-        environments = crew.each(lambda node: prepare(node.session, node.rental.root))
-        say(environments[0].note)
-        for remark in crew.each(_taken_along)[:1]:
-            say(remark)
-        crew.each(
-            lambda node: start_training(node.session, node.rental.root, environments[node.number], options=node.group)
-        )
-
-
-def _taken_along(node: Node) -> str:
-    """What earlier machines left at home goes along, if they did; in words."""
-    if any((node.rental.folder / name).exists() for name in (LOG, CHECKPOINTS)):
-        return take_along(node.session, node.rental)
-    return "starting the trainer"
 
 
 def _outcome(
@@ -219,6 +230,7 @@ def _outcome(
         teardown=replace(report, deleted=(*found.ended, *report.deleted)),
         error=None if error is None else continuing(error, folder),
         machines=found.rental.machine.number if found.rental else 0,
-        left_until=found.rental.machine.ends_at if found.left_alone and found.rental else None,
+        left_until=found.rental.machine.ends_at if found.detached and found.left_alone and found.rental else None,
+        kept_until=found.kept_until if found.left_alone else None,
         kept_in=found.rental.machine.kept_in.url if found.rental and found.rental.machine.kept_in else None,
     )

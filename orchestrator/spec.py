@@ -94,6 +94,8 @@ class RunSpec(_Strict):
     max_usd_per_hour: _Positive | None = None
     max_usd: _Positive | None = None
     max_hours: _Positive = Decimal(1)
+    keep_alive_minutes: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    """For how long the machine of a run that ended well is kept for the next one."""
     image: Annotated[str, Field(min_length=1)] = "dlami-base"
     """An id (`ami-…`), an SSM parameter name (`/aws/service/…`) or a family (`dlami-base`)."""
     volume_gib: Annotated[int, Field(ge=8)] = 150
@@ -152,6 +154,17 @@ class RunSpec(_Strict):
         if scheme != "s3" and self.data_sha256 is None:
             raise ValueError("data_on_machine wants data_sha256: nobody here sees what the machine fetches")
 
+    def _check_alone(self) -> None:
+        """What is for one machine only, and what for one that does not end itself."""
+        if self.settings.tune_trials and self.nodes > 1:
+            raise ValueError("settings.tune_trials is for one machine: those of nodes cannot tune as one")
+        if self.bucket is not None and self.nodes > 1:
+            raise ValueError("bucket is for one machine: the others of nodes would not end themselves")
+        if self.keep_alive_minutes and self.nodes > 1:
+            raise ValueError("keep_alive_minutes is for one machine: those of nodes are given back once their run ends")
+        if self.keep_alive_minutes and self.bucket is not None:
+            raise ValueError("keep_alive_minutes or bucket, not both: a machine whose run is in a bucket ends itself")
+
     def _check_profile(self) -> None:
         """The machine uses buckets, and is found by Session Manager, by its own rights."""
         wanted: dict[str, str] = {}
@@ -184,10 +197,7 @@ class RunSpec(_Strict):
             raise ValueError("gpus and gpu_memory_gib may find any type: give max_usd_per_hour or max_usd")
         if self.fallback and self.market != "spot":
             raise ValueError('fallback is for market = "spot" only')
-        if self.settings.tune_trials and self.nodes > 1:
-            raise ValueError("settings.tune_trials is for one machine: those of nodes cannot tune as one")
-        if self.bucket is not None and self.nodes > 1:
-            raise ValueError("bucket is for one machine: the others of nodes would not end themselves")
+        self._check_alone()
         if self.skips_us:
             self._check_far_data()
         self._check_profile()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from fabric import Config, Connection
 from paramiko import (
@@ -97,11 +97,12 @@ class _SshSession:
             seconds=time.monotonic() - started,
         )
 
-    def put(self, local: Path, remote: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
+    def put(self, source: Path | BinaryIO, remote: str, *, on_bytes: Callable[[int], None] | None = None) -> None:
         """Upload over SFTP to a temporary name, then rename."""
         aside = f"{remote}.part"
-        with local.open("rb") as source, self._files(f"upload to {remote}") as sftp:
-            _send(source, sftp, aside, on_bytes)
+        opened = source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source)
+        with opened as stream, self._files(f"upload to {remote}") as sftp:
+            _send(stream, sftp, aside, on_bytes)
             sftp.posix_rename(aside, remote)
 
     def get(self, remote: str, local: Path, *, on_bytes: Callable[[int], None] | None = None) -> None:
@@ -299,7 +300,7 @@ def _expect_answers(line: socket.socket) -> None:
         line.setsockopt(socket.IPPROTO_TCP, option, int(_SILENCE_SECONDS * 1000))
 
 
-def _send(source: IO[bytes], sftp: SFTPClient, remote: str, on_bytes: Callable[[int], None] | None) -> None:
+def _send(source: BinaryIO, sftp: SFTPClient, remote: str, on_bytes: Callable[[int], None] | None) -> None:
     """Write a file without waiting for each answer; what was refused shows in its size."""
     done = 0
     with sftp.open(remote, "wb") as file:

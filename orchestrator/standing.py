@@ -59,6 +59,8 @@ class _Site:
     def rental(self) -> Rental:
         """The machine. `UsageError` where there is none any more, or not yet."""
         state = _without_machine(self)
+        if self.record.handed_over_to is not None:
+            raise UsageError(f"run {self.record.run_id}: its machine was handed over to {self.record.handed_over_to}")
         if state is not None or self.record.machine is None:
             raise UsageError(f"run {self.record.run_id}: {_WHY_NO_MACHINE[state or 'renting']}")
         return Rental(self.folder, self.record.run_id, self.record.machine, self.record.others)
@@ -100,6 +102,8 @@ def stands(run_name: str, *, output: Path, say: Say) -> Standing:
         )
     except (HostUnreachable, TimedOut) as error:
         return _standing(site, rental, "out of reach", note=str(error))
+    if machine.kept_until is not None and not look.going_on:
+        return _standing(site, rental, "kept", note=f"`launch-and-train --on {rental.run_id}` uses it again", look=look)
     return replace(_standing(site, rental, look.state, look=look), others=others)
 
 
@@ -237,7 +241,9 @@ def _site(run_name: str, output: Path) -> _Site:
 
 
 def _without_machine(site: _Site) -> str | None:
-    """Why there is no machine to be asked: `given back` or `renting`; `None` where there is one."""
+    """Why there is no machine to be asked: `given back`, `handed over` or `renting`; `None` where there is one."""
+    if site.record.handed_over_to is not None:
+        return "handed over"
     entries = read_ledger(site.folder / LEDGER_FILE)
     if any(entry.kind is Kind.INSTANCE for entry in open_entries(entries)):
         return None if site.record.machine is not None else "renting"
@@ -323,7 +329,7 @@ def _standing(
 ) -> Standing:
     """`until`: when the machine ended itself."""
     machine, now = rental.machine, site.world.clock.now()
-    moment = until or (min(now, machine.ends_at) if state == "machine gone" else now)
+    moment = until or (min(now, machine.timer_at) if state == "machine gone" else now)
     spent = rental.meter.until(moment)
     return Standing(
         run_id=rental.run_id,
@@ -335,7 +341,7 @@ def _standing(
         hours=spent.hours,
         usd=spent.usd,
         usd_at_most=rental.meter.at_most().usd,
-        minutes_to_timer=(machine.ends_at - now).total_seconds() / 60,
+        minutes_to_timer=(machine.timer_at - now).total_seconds() / 60,
     )
 
 

@@ -74,18 +74,18 @@ class Place:
     def begin(
         self, files: Sequence[TravelFile], *, at_once: Sequence[TravelFile], extra: Mapping[str, bytes]
     ) -> tuple[TravelFile, ...]:
-        """Make the folder, which must not exist yet, with `at_once` and `extra` in it; those of `files` whose content
-        the machine lacks. One command.
+        """Make the folder, which must not exist yet, with `at_once` and `extra` in it; of the contents of `files` those
+        that the machine lacks, each once. One command.
         """
         # In the order in which comm(1) wants them: `LC_ALL=C`.
-        wanted = sorted({f"{store_name(file)} {file.size}\n".encode() for file in files if file.size})
+        contents = {store_name(file): file for file in files if file.size}
+        wanted = sorted(f"{name} {file.size}\n".encode() for name, file in contents.items())
         links = pack_links(files, root=PurePosixPath(self.root).name, store=_FOLDER)
         head = pack_plain(at_once, {**extra, ".upload/wanted": b"".join(wanted), ".upload/links": links})
         sha256 = hashlib.sha256(head).hexdigest()
         arrived, *missing = self._run(_OPEN, sha256, stdin=head).splitlines()
         _expect(arrived, sha256, self.root)
-        names = {line.partition(" ")[0] for line in missing}
-        return tuple(file for file in files if file.size and store_name(file) in names)
+        return tuple(contents[line.partition(" ")[0]] for line in missing)
 
     def complete(self, sha256: str, *, size: int) -> None:
         """Take in the archive at `contents`, of this SHA-256 and so many bytes packed and unpacked (an empty SHA-256:

@@ -82,7 +82,7 @@ def teardown(
     for entry in reversed(still_open):
         _give_back(site, entry, ledger, tally)
     if still_open or any(entry.event is LedgerEvent.CREATED for entry in entries):
-        _sweep_run(site, ledger, tally, kinds=_kinds_of(entries))
+        _sweep_run(site, ledger, tally, run_ids=_tagged_as(entries, ledger), kinds=_kinds_of(entries))
     return tally.report()
 
 
@@ -250,17 +250,22 @@ def _waited(site: _Site, check: Callable[[], bool | None], *, limit_seconds: flo
     return wait_until(check, clock=site.clock, limit_seconds=limit_seconds, every_seconds=_POLL_SECONDS, what=what)
 
 
+def _tagged_as(entries: Sequence[LedgerEntry], ledger: Ledger) -> tuple[str, ...]:
+    """The runs whose tags the run's things carry: what was taken over keeps that of the run that made it."""
+    return tuple(dict.fromkeys((ledger.run_id, *(entry.detail.get("origin", ledger.run_id) for entry in entries))))
+
+
 def _kinds_of(entries: Sequence[LedgerEntry]) -> tuple[Kind, ...]:
     """What the run may have left. Whoever never rents several machines needs no right to look for placement groups."""
     placed = any(entry.kind is Kind.PLACEMENT_GROUP for entry in entries)
     return tuple(kind for kind in Kind if placed or kind is not Kind.PLACEMENT_GROUP)
 
 
-def _sweep_run(site: _Site, ledger: Ledger, tally: _Tally, *, kinds: Sequence[Kind]) -> None:
+def _sweep_run(site: _Site, ledger: Ledger, tally: _Tally, *, run_ids: Sequence[str], kinds: Sequence[Kind]) -> None:
     """Delete what carries the run's tag and the walk did not get, and look at its survivors again."""
     doubtful = dict(tally.survivors)
     try:
-        tagged = site.reader.tagged(ledger.run_id, kinds=kinds)
+        tagged = [found for run_id in run_ids for found in site.reader.tagged(run_id, kinds=kinds)]
     except OrchestratorError as error:
         site.tell(f"what is left could not be looked for: {error}")
         tally.survivors[f"anything tagged run-id={ledger.run_id}"] = None

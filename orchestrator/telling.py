@@ -1,5 +1,8 @@
-"""Tells the story: turns what the chapters say into `Event`s and keeps the seconds of each stage."""
+"""Tells the story: turns what the chapters say into `Event`s and keeps the seconds of each stage. Two chapters may
+speak at once, each from its thread: what hears them hears one after the other.
+"""
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +21,12 @@ class Telling:
     clock: Clock
     tell: Callable[[Event], None]
     stages: list[StageTime] = field(default_factory=list[StageTime])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def say(self, stage: Stage, message: str, progress: Progress | None = None) -> None:
         """Tell one thing about a stage."""
-        self.tell(Event(self.clock.now(), stage, message, progress))
+        with self._lock:
+            self.tell(Event(self.clock.now(), stage, message, progress))
 
     @contextmanager
     def stage(self, stage: Stage, message: str) -> Generator[Callable[[str], None]]:
@@ -32,5 +37,6 @@ class Telling:
             yield lambda remark: self.say(stage, remark)
         finally:
             ended = self.clock.now()
-            self.stages.append(StageTime(stage, (ended - started).total_seconds()))
-            self.tell(Event(ended, stage, "", ended=True))
+            with self._lock:
+                self.stages.append(StageTime(stage, (ended - started).total_seconds(), began=started))
+                self.tell(Event(ended, stage, "", ended=True))

@@ -52,8 +52,12 @@ class Node:
 class Crew:
     """Lines to all machines of a run."""
 
-    def __init__(self, rental: Rental, sessions: Sequence[Session]) -> None:
+    def __init__(self, rental: Rental, sessions: Sequence[Session], *, dial: Callable[[Host], Session]) -> None:
         self._rental = rental
+        self._dial = dial
+        self._more: list[Session] = []
+        self._closed = False
+        self._lock = threading.Lock()
         self._nodes = tuple(
             Node(one, session, number, group_options(rental, number))
             for number, (one, session) in enumerate(zip(rental.nodes, sessions, strict=True))
@@ -62,7 +66,7 @@ class Crew:
     @classmethod
     def dialled(cls, rental: Rental, dial: Callable[[Host], Session]) -> Self:
         """Dial all of them at once."""
-        return cls(rental, _at_once(rental, lambda number: dial(rental.nodes[number].host), late=_hang_up))
+        return cls(rental, _at_once(rental, lambda number: dial(rental.nodes[number].host), late=_hang_up), dial=dial)
 
     def each(self, step: Callable[[Node], T]) -> tuple[T, ...]:
         """Take a step on every machine at once; what came of it, in order. The first failure names its machine, and
@@ -74,10 +78,23 @@ class Crew:
             self.close()
             raise
 
+    def another_line(self, node: Node) -> Session:
+        """A second line to a machine, for what is done there meanwhile. It is broken with the others."""
+        session = self._dial(node.rental.host)
+        with self._lock:
+            self._more.append(session)
+            closed = self._closed
+        if closed:
+            session.close()
+        return session
+
     def close(self) -> None:
         """Hang up."""
-        for node in self._nodes:
-            node.session.close()
+        with self._lock:
+            self._closed = True
+            more = tuple(self._more)
+        for session in (*(node.session for node in self._nodes), *more):
+            session.close()
 
 
 class Watch:

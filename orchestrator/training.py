@@ -70,11 +70,13 @@ class Found:
     """What they cost, while none lives."""
     ended_at: datetime | None = None
     """When the machine ended itself, if it did."""
+    kept_until: datetime | None = None
+    """When the machine ends itself, if it is kept for the next run."""
 
     @property
     def left_alone(self) -> bool:
         """Whether the machine is to go on without us."""
-        return self.detached and self.error is None
+        return (self.detached or self.kept_until is not None) and self.error is None
 
 
 def connected(world: World, host: Host, *, limit_seconds: float = _CONNECT_LIMIT_SECONDS) -> Session:

@@ -3,6 +3,7 @@ parses and renders.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -11,6 +12,7 @@ from orchestrator.errors import UsageError
 from orchestrator.events import Outcome, Stage, TeardownReport
 from orchestrator.homing import copy_from
 from orchestrator.imaging import Candidate, image_candidates
+from orchestrator.keep_alive import Keeper, keeper
 from orchestrator.ledger import Ledger
 from orchestrator.packaged import packaged
 from orchestrator.ports import CloudReader
@@ -19,12 +21,12 @@ from orchestrator.report.plan import plan_json, plan_text
 from orchestrator.report.progress import progress
 from orchestrator.report.summary import close_books
 from orchestrator.resources import Tagged
-from orchestrator.run import give_back, run
+from orchestrator.run import give_back, run, run_on
 from orchestrator.spec import RunSpec
 from orchestrator.stopping import stoppable
 from orchestrator.teardown import sweep
 from orchestrator.telling import Telling
-from orchestrator.worlds import Where, opened_world, refuse_without_plugin, standing_world, world_at
+from orchestrator.worlds import SystemClock, Where, opened_world, refuse_without_plugin, standing_world, world_at
 
 _REHEARSED = "a rehearsal takes no GPU; `orchestrator plan` works it out"
 
@@ -50,19 +52,29 @@ def carry_out(
     agree: Callable[[], bool] | None,
     quiet: bool,
     detach: bool = False,
+    on: str | None = None,
 ) -> Outcome:
-    """The whole job, or, with `detach`, that part of it which needs us. `agree` is asked before a real rental
-    (`None`: there is nobody to ask); remarks and progress go to `stream`, the plan too unless `quiet`.
+    """The whole job, or, with `detach`, that part of it which needs us; `on` the machine that a run has kept, if one is
+    named. `agree` is asked before a real rental (`None`: there is nobody to ask); remarks and progress go to `stream`,
+    the plan too unless `quiet`.
     """
+    kept, where = (None, where) if on is None else _kept(on, where, output=spec.output)
     if where.is_real and agree is None:
         raise UsageError("no terminal to ask on; pass --yes to rent without asking")
-    refuse_without_plugin(spec, where)
+    refuse_without_plugin(spec if kept is None else spec.model_copy(update={"ssm": kept.machine.by_ssm}), where)
     with stoppable(), opened_world(spec.region, where) as opened:
         world = opened.world
         with progress(stream) as tell:
             telling = Telling(world.clock, tell)
             unweighed = "" if where.is_real else _REHEARSED
-            made = draft(spec, world.reader, storage=world.storage, telling=telling, unweighed=unweighed)
+            made = draft(
+                spec,
+                world.reader,
+                storage=world.storage,
+                telling=telling,
+                unweighed=unweighed,
+                on=kept and kept.machine,
+            )
         planned = plan_text(made.plan, made.inputs.summary)
         if not quiet:
             stream.write(f"\n{planned}\n\n")
@@ -74,14 +86,26 @@ def carry_out(
         if spec.continue_from is not None:
             copy_from(spec.continue_from, folder)
         (folder / PLAN_FILE).write_text(f"{planned}\n", encoding="utf-8")
-        first_boot = (packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8")
         with progress(stream) as tell:
             told = Telling(world.clock, tell, telling.stages)
-            outcome = run(made.plan, world, folder=folder, first_boot=first_boot, telling=told, detach=detach)
-        opened.kept = outcome.detached
+            begun = partial(run_on, keeper=kept) if kept else partial(run, first_boot=_first_boot())
+            outcome = begun(made.plan, world=world, folder=folder, telling=told, detach=detach)
+        opened.kept = outcome.detached or outcome.kept_until is not None
         if not outcome.detached:
             close_books(folder, outcome)
         return outcome
+
+
+def _first_boot() -> str:
+    return (packaged("infra") / "first-boot.yaml").read_text(encoding="utf-8")
+
+
+def _kept(run_name: str, where: Where, *, output: Path) -> tuple[Keeper, Where]:
+    """The machine that a run has kept, and the world that it stands in."""
+    if where.dry_run or where.mock_cloud is not None:
+        raise UsageError(f"--on {run_name} says where the machine is: leave out --dry-run and --mock-cloud")
+    folder, record = find_run(run_name, output=output)
+    return keeper(folder, record, SystemClock().now()), Where(mock_cloud=record.endpoint)
 
 
 def take_down(run_name: str, *, output: Path, stream: TextIO) -> TeardownReport:

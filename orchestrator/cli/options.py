@@ -147,6 +147,14 @@ MustFit = Annotated[
         show_default="must-fit",
     ),
 ]
+KeepAlive = Annotated[
+    str | None,
+    typer.Option("--keep-alive", help="Keep the machine of a good run for so long, for --on.", metavar="MINUTES"),
+]
+On = Annotated[
+    str | None,
+    typer.Option("--on", help="Rent nothing: use the machine that this run has kept.", metavar="RUN"),
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave once the training has begun; the machine trains on.")]
 Continue = Annotated[
     Path | None,

@@ -31,6 +31,7 @@ from orchestrator.cli.options import (
     HeldOut,
     InstanceProfile,
     InstanceTypes,
+    KeepAlive,
     MarketOption,
     MaxHours,
     MaxUsd,
@@ -40,6 +41,7 @@ from orchestrator.cli.options import (
     MustFit,
     NetworkOption,
     Nodes,
+    On,
     Output,
     Project,
     Recommendations,
@@ -95,6 +97,7 @@ _FLAGS = {
     "max_usd": "max_usd",
     "must_fit": "must_fit",
     "continue_from": "continue_from",
+    "keep_alive": "keep_alive_minutes",
 }
 """Parameters of `launch-and-train` and the key of the run spec that each one overrides."""
 
@@ -137,6 +140,8 @@ def launch_and_train(
     max_usd_per_hour: MaxUsdPerHour = None,
     must_fit: MustFit = None,
     continue_from: Continue = None,
+    keep_alive: KeepAlive = None,
+    on: On = None,
     detach: Detach = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -146,9 +151,7 @@ def launch_and_train(
     from orchestrator.worlds import Where
 
     with answering(as_json) as answer:
-        outcome = _carried_out(
-            _spec(config, ctx.params), Where(dry_run, mock_cloud), yes=yes, quiet=as_json, detach=detach, answer=answer
-        )
+        outcome = _carried_out(config, ctx.params, Where(dry_run, mock_cloud), answer)
         raise typer.Exit(outcome.exit_status)
 
 
@@ -324,13 +327,20 @@ def mock_cloud(
         serve(port, scenario=scenario, ready=typer.echo)
 
 
-def _carried_out(spec: "RunSpec", where: "Where", *, yes: bool, quiet: bool, detach: bool, answer: Answer) -> "Outcome":
+def _carried_out(config: Path | None, params: Mapping[str, Any], where: "Where", answer: Answer) -> "Outcome":
     from orchestrator.report.outcome import outcome_json, outcome_text
     from orchestrator.report.standing import detached_text
     from orchestrator.verbs import carry_out
 
-    agree = asker("Rent this?", yes=yes)
-    outcome = carry_out(spec, where, stream=sys.stderr, agree=agree, quiet=quiet, detach=detach)
+    outcome = carry_out(
+        _spec(config, params),
+        where,
+        stream=sys.stderr,
+        agree=asker("Rent this?", yes=params["yes"]),
+        quiet=params["as_json"],
+        detach=params["detach"],
+        on=params["on"],
+    )
     answer(outcome_json(outcome), detached_text(outcome) if outcome.detached else outcome_text(outcome))
     if outcome.error:
         typer.echo(f"error: {outcome.error}", err=True)

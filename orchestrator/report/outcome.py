@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.events import Artifact, Outcome, TeardownReport
+from orchestrator.events import Artifact, Outcome, StageTime, TeardownReport
 from orchestrator.report.units import bytes_text, seconds_text
 
 _SAMPLES_SHOWN = 3
@@ -22,13 +22,14 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "error": outcome.error,
         "detached": outcome.detached,
         "left_until": outcome.left_until.isoformat() if outcome.left_until else None,
+        "kept_until": outcome.kept_until.isoformat() if outcome.kept_until else None,
         "kept_in": outcome.kept_in,
         "artifacts": artifacts_json(outcome.artifacts),
         "metrics": dict(outcome.metrics),
         "machines": outcome.machines,
         "hours": round(outcome.hours, 4),
         "estimated_usd": float(outcome.estimated_usd),
-        "stages": [{"name": stage.name.value, "seconds": round(stage.seconds, 3)} for stage in outcome.stages],
+        "stages": _stages_json(outcome.stages),
         "teardown": teardown_json(outcome.teardown),
     }
 
@@ -91,6 +92,28 @@ def teardown_text(report: TeardownReport) -> str:
     return "\n".join(lines)
 
 
+def _stages_json(stages: Sequence[StageTime]) -> list[dict[str, Any]]:
+    """In the order in which they began, `at_seconds` after the first: two may have gone on at once."""
+    first = min((stage.began for stage in stages if stage.began is not None), default=None)
+    found: list[dict[str, Any]] = []
+    for stage in stages:
+        found.append({"name": stage.name.value, "seconds": round(stage.seconds, 3)})
+        if stage.began is not None and first is not None:
+            found[-1]["at_seconds"] = round((stage.began - first).total_seconds(), 3)
+    return sorted(found, key=lambda stage: stage.get("at_seconds", 0.0))
+
+
+def ending_text(outcome: Outcome) -> str:
+    """What became of the machine."""
+    if outcome.kept_until is None:
+        return teardown_text(outcome.teardown)
+    run = outcome.run_id
+    return (
+        f"kept        until {outcome.kept_until:%H:%M} UTC, when the machine ends itself; it costs on until then\n"
+        f"next        `launch-and-train --on {run}` uses it again, `orchestrator down {run}` ends it now"
+    )
+
+
 def _artifact_json(artifact: Artifact) -> dict[str, Any]:
     return {"path": str(artifact.path.resolve()), "bytes": artifact.size, "sha256": artifact.sha256}
 
@@ -131,9 +154,9 @@ def _metric_lines(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _closing_lines(outcome: Outcome) -> list[str]:
-    took = seconds_text(sum(stage.seconds for stage in outcome.stages))
+    took = seconds_text(outcome.seconds)
     lines = [
         f"run         {outcome.run_id}, {took}",
         f"cost        {cost_text(outcome)}",
     ]
-    return [*lines, *teardown_text(outcome.teardown).splitlines()]
+    return [*lines, *ending_text(outcome).splitlines()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.events import Outcome
 from orchestrator.record import PLAN_FILE, read_record, remember_outcome
-from orchestrator.report.outcome import cost_text, measured, outcome_json, teardown_text
+from orchestrator.report.outcome import cost_text, ending_text, measured, outcome_json
 from orchestrator.report.units import bytes_text, seconds_text
 
 SUMMARY_FILE = "summary.md"
@@ -27,7 +27,7 @@ def summary_markdown(plan: str, outcome: Outcome, *, account_id: str) -> str:
     """`summary.md` of a run folder, with the text of its plan; ends with a line feed."""
     ending = _ENDINGS.get(outcome.exit_status, "failed")
     names, models = measured(outcome.metrics)
-    facts = (f"cost: {cost_text(outcome)}", *teardown_text(outcome.teardown).splitlines())
+    facts = (f"cost: {cost_text(outcome)}", *ending_text(outcome).splitlines())
     parts = [
         f"## {outcome.run_id}: {ending}",
         *([_fenced(outcome.error)] if outcome.error else []),

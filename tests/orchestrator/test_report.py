@@ -63,6 +63,20 @@ def test_json_has_the_promised_keys(tmp_path: Path):
     assert values["stages"] == [{"name": "launch", "seconds": 2.0}]
 
 
+def test_stages_that_went_on_at_once_count_once_and_say_when_they_began(tmp_path: Path):
+    stages = (
+        StageTime(Stage.CONNECT, 2.0, NOON),
+        StageTime(Stage.PREPARE, 4.0, NOON + timedelta(seconds=3)),
+        StageTime(Stage.UPLOAD, 6.0, NOON + timedelta(seconds=2)),
+        StageTime(Stage.TRAIN, 10.0, NOON + timedelta(seconds=60)),
+    )
+    told = outcome(tmp_path, stages=stages)
+    assert told.seconds == 2 + 6 + 10
+    assert [(stage["name"], stage["at_seconds"]) for stage in outcome_json(told)["stages"]] == [
+        ("connect", 0.0), ("upload", 2.0), ("prepare", 3.0), ("train", 60.0),
+    ]  # fmt: skip
+
+
 def test_survivors_are_named():
     assert teardown_text(TeardownReport(survivors=("instance i-2",))).endswith("survivors: instance i-2")
 

@@ -55,6 +55,11 @@ def test_flags_win_over_the_file(tmp_path: Path):
         (LEAST + "fallback = true\n", 'fallback is for market = "spot" only'),
         (LEAST + 'bucket = "s3://kept"\n', "bucket: s3://NAME/PREFIX is wanted"),
         (LEAST + 'bucket = "s3://kept/runs"\ninstance_profile = "p"\nnodes = 2\n', "bucket is for one machine"),
+        (LEAST + "keep_alive_minutes = 9\nnodes = 2\n", "keep_alive_minutes is for one machine"),
+        (
+            LEAST + 'keep_alive_minutes = 9\nbucket = "s3://kept/runs"\ninstance_profile = "p"\n',
+            "keep_alive_minutes or bucket, not both",
+        ),
         (LEAST + "wait_capacity_minutes = -1\n", "wait_capacity_minutes: Input should be greater than or equal to 0"),
         (LEAST + "max_hours = 0\n", "max_hours: Input should be greater than 0 (given: 0)"),
         ("a = [", "not valid TOML"),

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from clocks import FakeClock
 
 from orchestrator.errors import CommandFailed, HostUnreachable, InstanceDied, TrainingFailed
+from orchestrator.ports import Session
 from orchestrator.record import MachineRecord, Rental
 from orchestrator.resources import CommandResult, Host
 from orchestrator.together import Crew, Node, Watch, naming_the_cause
@@ -192,3 +193,13 @@ def test_what_a_machine_alone_failed_by_stays_as_it_is(tmp_path: Path):
         naming_the_cause(alone, connect=connect_to(Line(GONE)), check=all_run, tell=lambda _: None),
     ):
         raise TrainingFailed("as it was told")
+
+
+def test_a_second_line_is_broken_with_the_others_even_if_it_came_too_late():
+    lines = [Line(), Line(), Line()]
+    waiting = iter(lines)
+    crew = Crew.dialled(Rental(Path(), "run-1", machine(0)), lambda _host: cast("Session", next(waiting)))
+    crew.each(crew.another_line)
+    crew.close()
+    crew.each(crew.another_line)
+    assert [line.closed.is_set() for line in lines] == [True, True, True]

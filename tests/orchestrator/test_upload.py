@@ -1,6 +1,8 @@
 """The upload, to an embedded machine."""
 
+import gzip
 import io
+import itertools
 import os
 import random
 import tarfile
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from machines import Target, embedded_machine
 
 from orchestrator.errors import CommandFailed, TransferMismatch
@@ -17,6 +21,7 @@ from orchestrator.manifest import build_manifest
 from orchestrator.packing import pack_contents, pack_plain
 from orchestrator.ports import Session
 from orchestrator.resources import Manifest
+from orchestrator.tar import Sink, header
 from orchestrator.upload import upload
 
 ROOT = "launch-and-train/run-1"
@@ -127,9 +132,9 @@ def test_a_file_that_changed_after_the_plan_stops_the_upload_before_it_begins(
 
 def test_the_same_files_make_the_same_archive_and_nobody_owns_them(source: Path):
     first, second = io.BytesIO(), io.BytesIO()
-    sums = [pack_contents(first, listed(source).files)]
+    sums = [pack_contents(first, listed(source).files, on_bytes=str)]
     (source / "films" / "ratings.csv").touch()
-    sums.append(pack_contents(second, reversed(listed(source).files)))
+    sums.append(pack_contents(second, reversed(listed(source).files), on_bytes=str))
     assert sums[0] == sums[1]
     assert first.getvalue() == second.getvalue()
     assert pack_plain((), {"b": b"", "a": b""}) == pack_plain((), {"a": b"", "b": b""})
@@ -138,14 +143,39 @@ def test_the_same_files_make_the_same_archive_and_nobody_owns_them(source: Path)
         assert {(m.uid, m.gid, m.uname, m.mtime) for m in tar} == {(0, 0, "", 0)}
 
 
-def test_what_compresses_is_compressed_and_what_does_not_is_not(source: Path):
-    text, noise = io.BytesIO(), io.BytesIO()
-    pack_contents(text, listed(source).files)
+@pytest.mark.parametrize(("seconds", "compressed"), [(1e-6, False), (1.0, True)])
+def test_what_gets_smaller_is_compressed_where_the_line_is_slow(seconds: float, compressed: bool):
+    packed, ticks = io.BytesIO(), itertools.count()
+    sink = Sink(packed, compressing=True, clock=lambda: next(ticks) * seconds)
+    for _ in range(10):
+        sink.write(b"1,2,3\n" * 50_000)
+    sink.close()
+    assert (len(packed.getvalue()) < 1_000_000) == compressed
+    assert gzip.decompress(packed.getvalue()).count(b"1,2,3\n") == 500_000
+
+
+def test_noise_is_sent_as_it_is(source: Path):
     (source / "films" / "ratings.csv").write_bytes(random.Random(1).randbytes(300_000))
-    pack_contents(noise, listed(source).files)
-    assert len(text.getvalue()) < 20_000
-    assert text.getvalue()[:2] == b"\x1f\x8b"
+    noise = io.BytesIO()
+    pack_contents(noise, listed(source).files, on_bytes=str)
     assert noise.getvalue()[:2] != b"\x1f\x8b"
+
+
+@settings(max_examples=30)
+@given(
+    name=st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=150),
+    link=st.text("abc", max_size=150),
+    size=st.sampled_from([0, 511, 8**11 - 1, 8**11, 10**13]),
+    mode=st.sampled_from([0o444, 0o755]),
+)
+def test_headers_are_read_by_tarfile_as_they_were_meant(name: str, link: str, size: int, mode: int):
+    size = 0 if link else size
+    read = io.BytesIO(header(name, size=size, mode=mode, link=link))
+    with tarfile.open(fileobj=read) as tar:
+        member = tar.next()
+    assert member is not None
+    assert (member.name, member.linkname) == (name, link)
+    assert (member.size, member.mode, member.mtime, member.uid) == (size, mode, 0, 0)
 
 
 class Counting:
