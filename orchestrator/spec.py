@@ -221,7 +221,7 @@ def read_spec(path: Path, overrides: Mapping[str, Any]) -> RunSpec:
     try:
         return RunSpec.model_validate(table)
     except ValidationError as error:
-        raise UsageError(_first_problem(error, path, overrides)) from error
+        raise UsageError(_first_problem(error, path, given)) from error
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -247,11 +247,13 @@ def _lay_over(table: dict[str, Any], key: str, value: object) -> None:
     (table.setdefault(outer, {}) if outer else table)[inner] = value
 
 
-def _first_problem(error: ValidationError, path: Path, overrides: Mapping[str, Any]) -> str:
+def _first_problem(error: ValidationError, path: Path, given_here: Mapping[str, Any]) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "spec"
     if first["type"] == "value_error" and not first["loc"]:
-        return f"{path}: {first['msg'].removeprefix('Value error, ')}"
-    source = "command line" if any(where.startswith(key) for key in overrides) else str(path)
+        problem = first["msg"].removeprefix("Value error, ")
+        subject = problem.split()[0].rstrip(":,")
+        return f"{'command line' if subject in given_here else path}: {problem}"
+    source = "command line" if any(where.startswith(key) for key in given_here) else str(path)
     given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
     return f"{source}: {where}: {first['msg'].removeprefix('Value error, ')}{given}"

@@ -103,3 +103,18 @@ def test_a_need_on_the_command_line_replaces_names_in_the_file_and_the_other_way
     by_need = written(tmp_path, LEAST.replace('instance_types = ["g6.xlarge"]', "gpus = 4\nmax_usd = 5"))
     named = read_spec(by_need, {"instance_types": ["g5.xlarge"]})
     assert (named.instance_types, named.gpus) == (("g5.xlarge",), None)
+
+
+def test_an_error_says_whether_the_file_or_the_command_line_is_wrong(tmp_path: Path):
+    path = tmp_path / "spec.toml"
+    none_given = {"max_hours": None, "fallback": None, "nodes": None}
+    for text, given, place in (
+        (LEAST + "max_hours = 0\n", none_given, str(path)),
+        (LEAST, {**none_given, "max_hours": 0}, "command line"),
+        (LEAST + "fallback = true\n", none_given, str(path)),
+        (LEAST, {**none_given, "fallback": True}, "command line"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError) as caught:
+            read_spec(path, given)
+        assert str(caught.value).startswith(f"{place}: ")
