@@ -114,12 +114,15 @@ class Homing:
                 raise TimedOut(f"after {_PATIENCE_SECONDS:g} s {arrived:,} bytes had come home, and not all")
 
         names = (CHECKPOINTS, METRICS)
-        quiet: Callable[[str], None] = lambda _: None  # noqa: E731 - a name for its type
-        found = fetch(session, f"{root}/homing", names, into=folder, tell=quiet, partial=True, on_bytes=on_bytes)
+        found = fetch(session, f"{root}/homing", names, into=folder, tell=_unheard, partial=True, on_bytes=on_bytes)
         size = next(artifact.size for artifact in found if artifact.name == CHECKPOINTS)
         seconds = (self.clock.now() - started).total_seconds()
         self.tell(f"the checkpoint of step {_step(newest)} is home: {size:,} bytes in {seconds:.1f} s")
         return True
+
+
+def _unheard(_remark: str) -> None:
+    pass
 
 
 def take_along(session: Session, rental: Rental) -> str:

@@ -1,5 +1,6 @@
 """Machines to dial in tests: the embedded one, and a true OpenSSH server with a configuration of its own."""
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +21,7 @@ from orchestrator.dryrun.first_boot import FirstBoot
 from orchestrator.dryrun.fleet import Fleet
 from orchestrator.dryrun.machine import MachineOrder
 from orchestrator.dryrun.scenario import read_scenario
+from orchestrator.packaged import packaged
 from orchestrator.ports import Session
 from orchestrator.resources import Host
 from orchestrator.ssh import connector
@@ -150,3 +153,13 @@ def _end_children(pid: int) -> None:
                 os.kill(int(entry.parent.name), 9)
         except (OSError, IndexError, ValueError):
             continue
+
+
+def machines_program(name: str) -> ModuleType:
+    """A program of `infra/` that runs on machines, as a module."""
+    spec = importlib.util.spec_from_file_location(f"machines_{Path(name).stem}", packaged("infra") / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,30 +1,18 @@
 """For every call of a rental: fail there, and see that afterwards nothing survives that is not listed."""
 
-from collections.abc import Generator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rentals import QUICK, Between, Rental, aws, left_over, rental
+from rentals import QUICK, Between, Rental, left_over, rental
 
 from orchestrator.aws.cloud import AwsCloud
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.errors import OrchestratorError
 
 CALLS = ("create_security_group", "allow_ssh", "import_key_pair", "run_instances", "instance")
 NUMBER = count(1)
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def cloud(mock: MockedCloud) -> AwsCloud:
-    return aws(mock)
 
 
 @pytest.fixture

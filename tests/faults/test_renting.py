@@ -2,7 +2,7 @@
 nothing is left.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -13,7 +13,7 @@ from clocks import FakeClock
 from rentals import QUICK, REGION, aws, left_over, planned, run_spec, storage
 
 from orchestrator.aws.cloud import AwsCloud
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.errors import HostKeyMismatch, QuotaExceeded
 from orchestrator.events import Event, Outcome
 from orchestrator.ledger import LedgerEvent, read_ledger
@@ -30,17 +30,6 @@ from orchestrator.training import World
 NUMBER = count(1)
 ARRIVED = "a machine runs and was dialled"
 CAPACITY = {"code": "InsufficientInstanceCapacity", "action": "RunInstances"}
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def cloud(mock: MockedCloud) -> AwsCloud:
-    return aws(mock)
 
 
 @dataclass(slots=True)

@@ -4,7 +4,6 @@ keeps the contract of the run directory.
 
 import re
 import tarfile
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count, pairwise
@@ -16,7 +15,7 @@ from rentals import QUICK, REGION, aws, left_over, run_spec, storage
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.books import books_of
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.dryrun.dial import loopback_dialler
 from orchestrator.events import Event, Outcome
 from orchestrator.homing import copy_from, held
@@ -71,12 +70,6 @@ for name in ("recs", "gl.nc", "features_input", "features_output", "samples_inpu
     write(name, name)
 end(0)
 """
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
 
 
 @dataclass(slots=True)

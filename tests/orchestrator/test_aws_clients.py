@@ -1,6 +1,5 @@
 import json
 import os
-from collections.abc import Generator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,8 @@ from orchestrator.aws.clients import Clients, loopback_clients, real_clients
 from orchestrator.aws.network import caller_address
 from orchestrator.aws.pricing import on_demand_prices
 from orchestrator.dryrun.catalog import image_id
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.errors import CloudRefused, CloudUnavailable, CredentialsMissing, UsageError
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
 
 
 @pytest.fixture(scope="module")

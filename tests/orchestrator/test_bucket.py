@@ -1,6 +1,5 @@
 """A bucket looked at, filled by the program of the machine, and brought home from."""
 
-import importlib.util
 import tarfile
 from collections.abc import Generator
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from machines import machines_program
 from rentals import QUICK, REGION, run_spec
 
 from orchestrator.aws.clients import Clients, loopback_clients
@@ -16,7 +16,6 @@ from orchestrator.bucket import bring_kept, bring_what_there_is, kept_run
 from orchestrator.dryrun.cloud import MockedCloud, running_cloud
 from orchestrator.errors import PermissionMissing, RunFailed, TransferMismatch, UsageError
 from orchestrator.keeping import bucket_notes, folder_of_run
-from orchestrator.packaged import packaged
 from orchestrator.resources import BucketFolder
 from orchestrator.spec import read_spec
 
@@ -56,12 +55,7 @@ def s3(clients: Clients) -> Any:
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
     """The program of the machine."""
-    spec = importlib.util.spec_from_file_location("machines_bucket", packaged("infra") / "bucket.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return machines_program("bucket.py")
 
 
 @pytest.fixture

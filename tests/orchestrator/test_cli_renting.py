@@ -1,22 +1,14 @@
 """The verbs `offers` and `images` as they are typed, and the flags about what to rent."""
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from rentals import QUICK
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli import app
 from orchestrator.dryrun.catalog import image_id
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
+from orchestrator.dryrun.cloud import MockedCloud
 
 
 def typed(*words: str) -> Result:

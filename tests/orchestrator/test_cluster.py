@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, Between, Rental, aws, left_over, rental, run_spec
+from rentals import QUICK, Between, Rental, left_over, rental, run_spec
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.aws.requests import run_instances
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.errors import InstanceDied, NoCapacity, QuotaExceeded
 from orchestrator.launch import records_of
 from orchestrator.ledger import LedgerEvent, read_ledger
@@ -20,17 +20,6 @@ from orchestrator.resources import Kind, LaunchRequest
 from orchestrator.survey import survey
 
 NUMBER = count(1)
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def cloud(mock: MockedCloud) -> AwsCloud:
-    return aws(mock)
 
 
 @pytest.fixture

@@ -1,28 +1,17 @@
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, Altered, aws, run_spec
+from rentals import QUICK, Altered, run_spec
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.doctor import Finding, examine
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.report.doctor import findings_json, findings_text
 
 DENIED = "UnauthorizedOperation"
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def cloud(mock: MockedCloud) -> AwsCloud:
-    return aws(mock)
 
 
 def findings(reader: Any, **spec: Any) -> Mapping[str, Finding]:

@@ -1,7 +1,6 @@
 """Data that goes straight to the machine: asked for in a run spec, looked at from here, fetched there."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
 import threading
@@ -13,23 +12,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from machines import machines_program
 from rentals import QUICK, REGION, run_spec
 
 from orchestrator.aws.clients import Clients, loopback_clients
 from orchestrator.aws.storage import AwsStorage
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.dryrun.storage import machine_settings
 from orchestrator.errors import UsageError
 from orchestrator.far_data import errand, far_data, far_data_notes
-from orchestrator.packaged import packaged
 from orchestrator.resources import FarData
 from orchestrator.spec import read_spec
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +58,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
     """The program of the machine."""
-    spec = importlib.util.spec_from_file_location("machines_fetch_data", packaged("infra") / "fetch_data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return machines_program("fetch_data.py")
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from machines import Target, embedded_machine
 from programs import wait_for
-from rentals import QUICK, REGION, Rental, aws, left_over, rental
+from rentals import REGION, Rental, aws, left_over, rental
 
 from orchestrator.books import books_of
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.errors import UsageError
 from orchestrator.keep_alive import Keeper, keep, keeper
 from orchestrator.kept import KeptMachine, refuse_if_slow
@@ -28,12 +28,6 @@ from orchestrator.teardown import teardown
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 NUMBER = count(1)
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from rentals import QUICK, REGION, Between, Rental, aws, left_over, rental
+from rentals import QUICK, REGION, Between, Rental, left_over, rental
 
 from orchestrator import launch as launching
 from orchestrator.admission import admit_caller
 from orchestrator.aws.cloud import AwsCloud
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.dryrun.first_boot import read_user_data
 from orchestrator.errors import (
     CloudRefused,
@@ -33,17 +33,6 @@ from orchestrator.resources import Kind, LaunchRequest
 from orchestrator.user_data import fill_in
 
 NUMBER = count(1)
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def cloud(mock: MockedCloud) -> AwsCloud:
-    return aws(mock)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, Altered, aws, run_spec
+from rentals import QUICK, Altered, run_spec
 
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.dryrun.catalog import image_id
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.errors import PermissionMissing, PriceUnknown, QuotaExceeded, UsageError
 from orchestrator.imaging import FAMILIES, image_candidates
 from orchestrator.plan import Facts
@@ -19,17 +19,6 @@ from orchestrator.survey import survey
 
 REGION = "us-east-1"
 NOBLE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def cloud(mock: MockedCloud) -> AwsCloud:
-    return aws(mock)
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
-from collections.abc import Generator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clocks import FakeClock
-from rentals import QUICK, REGION, Between, Rental, aws, left_over, rental
+from rentals import QUICK, REGION, Between, Rental, left_over, rental
 
 from orchestrator.aws.cloud import AwsCloud
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.errors import AlreadyGone, CloudUnavailable, NotYetVisible
 from orchestrator.events import TeardownReport
 from orchestrator.ledger import open_entries, read_ledger
@@ -16,17 +15,6 @@ from orchestrator.resources import Account, Instance, Kind
 from orchestrator.teardown import sweep
 
 NUMBER = count(1)
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def cloud(mock: MockedCloud) -> AwsCloud:
-    return aws(mock)
 
 
 @pytest.fixture

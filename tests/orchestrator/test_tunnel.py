@@ -5,12 +5,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from rentals import QUICK, REGION, Rental, rental
+from rentals import REGION, Rental, rental
 
 from orchestrator.aws.clients import Clients, loopback_clients
 from orchestrator.aws.cloud import AwsCloud
 from orchestrator.aws.tunnel import tunnelling
-from orchestrator.dryrun.cloud import MockedCloud, running_cloud
+from orchestrator.dryrun.cloud import MockedCloud
 from orchestrator.dryrun.dial import loopback_dialler
 from orchestrator.errors import HostUnreachable, UsageError
 from orchestrator.launch import records_of
@@ -20,12 +20,6 @@ from orchestrator.ssh import connector
 from orchestrator.worlds import Where, refuse_without_plugin, tunnel_of
 
 PLUGIN = (sys.executable, "-P", "-m", "orchestrator.dryrun.plugin")
-
-
-@pytest.fixture(scope="module")
-def mock() -> Generator[MockedCloud]:
-    with running_cloud(QUICK) as cloud:
-        yield cloud
 
 
 @pytest.fixture(scope="module")
